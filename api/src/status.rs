@@ -1,0 +1,170 @@
+//! The one place where failures become gRPC codes, for the codes are instructions to the sidecars and kubelet.
+
+use std::error::Error as _;
+
+use tonic::{Code, Status};
+
+use crate::failure::{Failure, Kind};
+
+/// The RPCs that the two programs serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the contracts, and are documented there"
+)]
+pub enum Rpc {
+    CreateVolume,
+    DeleteVolume,
+    ControllerPublishVolume,
+    ControllerUnpublishVolume,
+    ValidateVolumeCapabilities,
+    NodeStageVolume,
+    NodeUnstageVolume,
+    NodePublishVolume,
+    NodeUnpublishVolume,
+    NodeGetInfo,
+    AgentListVolumes,
+    AgentGetVolume,
+}
+
+impl Rpc {
+    /// All of them, for tables and tests.
+    pub const ALL: [Self; 12] = [
+        Self::CreateVolume,
+        Self::DeleteVolume,
+        Self::ControllerPublishVolume,
+        Self::ControllerUnpublishVolume,
+        Self::ValidateVolumeCapabilities,
+        Self::NodeStageVolume,
+        Self::NodeUnstageVolume,
+        Self::NodePublishVolume,
+        Self::NodeUnpublishVolume,
+        Self::NodeGetInfo,
+        Self::AgentListVolumes,
+        Self::AgentGetVolume,
+    ];
+
+    /// The service and the method, as OpenTelemetry's RPC conventions name them.
+    pub const fn path(self) -> (&'static str, &'static str) {
+        const CONTROLLER: &str = "csi.v1.Controller";
+        const NODE: &str = "csi.v1.Node";
+        const AGENT: &str = "rds_csi.node_agent.v1.NodeAgent";
+        match self {
+            Self::CreateVolume => (CONTROLLER, "CreateVolume"),
+            Self::DeleteVolume => (CONTROLLER, "DeleteVolume"),
+            Self::ControllerPublishVolume => (CONTROLLER, "ControllerPublishVolume"),
+            Self::ControllerUnpublishVolume => (CONTROLLER, "ControllerUnpublishVolume"),
+            Self::ValidateVolumeCapabilities => (CONTROLLER, "ValidateVolumeCapabilities"),
+            Self::NodeStageVolume => (NODE, "NodeStageVolume"),
+            Self::NodeUnstageVolume => (NODE, "NodeUnstageVolume"),
+            Self::NodePublishVolume => (NODE, "NodePublishVolume"),
+            Self::NodeUnpublishVolume => (NODE, "NodeUnpublishVolume"),
+            Self::NodeGetInfo => (NODE, "NodeGetInfo"),
+            Self::AgentListVolumes => (AGENT, "ListVolumes"),
+            Self::AgentGetVolume => (AGENT, "GetVolume"),
+        }
+    }
+}
+
+/// The code of a failure in an RPC.
+///
+/// CreateVolume is why this is a table: there the provisioner takes Canceled, DeadlineExceeded, Unavailable and Aborted as 'it
+/// may still be going on, ask again with the same name', and every other code as 'nothing is in progress'
+/// (external-provisioner, `checkError`). So an unknown outcome must be one of the four. An array that cannot be reached is
+/// among them too: nothing was begun, but asking again is exactly what is wanted.
+pub const fn code(rpc: Rpc, kind: Kind) -> Code {
+    match (kind, rpc) {
+        (Kind::Invalid, _) => Code::InvalidArgument,
+        (Kind::OutOfRange, _) => Code::OutOfRange,
+        (Kind::Missing, _) => Code::NotFound,
+        (Kind::Conflict, _) => Code::AlreadyExists,
+        (Kind::Refused | Kind::InUse, _) => Code::FailedPrecondition,
+        (Kind::Busy, _) => Code::Aborted,
+        (Kind::Full, _) => Code::ResourceExhausted,
+        (Kind::Unreachable, _) => Code::Unavailable,
+        // On a node the operation itself goes on, and holds its volume; on the array only the answer was lost.
+        (
+            Kind::Unsure,
+            Rpc::NodeStageVolume | Rpc::NodeUnstageVolume | Rpc::NodePublishVolume | Rpc::NodeUnpublishVolume,
+        ) => Code::DeadlineExceeded,
+        (Kind::Unsure, _) => Code::Unavailable,
+        (Kind::Bug, _) => Code::Internal,
+    }
+}
+
+/// The status of a failure in an RPC: its code, and the whole chain of what happened as one sentence.
+pub fn of(rpc: Rpc, failure: &dyn Failure) -> Status {
+    Status::new(code(rpc, failure.kind()), chain(failure))
+}
+
+/// An error and its sources, joined by colons.
+pub fn chain(failure: &dyn Failure) -> String {
+    let mut text = failure.to_string();
+    let mut source = failure.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn the_whole_table() {
+        let mut table = String::new();
+        for rpc in Rpc::ALL {
+            for kind in Kind::ALL {
+                writeln!(
+                    table,
+                    "{:<28} {:<12} {:?}",
+                    rpc.path().1,
+                    format!("{kind:?}"),
+                    code(rpc, kind)
+                )
+                .unwrap();
+            }
+        }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn an_unknown_outcome_keeps_the_provisioner_waiting_and_a_known_failure_does_not() {
+        let waits = |kind| {
+            matches!(
+                code(Rpc::CreateVolume, kind),
+                Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::Aborted
+            )
+        };
+        for kind in Kind::ALL {
+            assert_eq!(
+                waits(kind),
+                matches!(kind, Kind::Unsure | Kind::Unreachable | Kind::Busy),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_tells_the_whole_chain() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the volume was not created")]
+        struct Outer(#[source] std::io::Error);
+        impl Failure for Outer {
+            fn kind(&self) -> Kind {
+                Kind::Full
+            }
+        }
+        let status = of(
+            Rpc::CreateVolume,
+            &Outer(std::io::Error::other("the pool is full")),
+        );
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.message(), "the volume was not created: the pool is full");
+    }
+}
