@@ -1,0 +1,78 @@
+# Every entry point of the project; run them through `./just`, which installs what they need.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments
+
+cache := env("RDS_CSI_CACHE", env("XDG_CACHE_HOME", env("HOME") / ".cache") / "rds-csi")
+cargo_deny_version := "0.20.2"
+cargo_deny := cache / "tools/cargo-deny-" + cargo_deny_version / "bin/cargo-deny"
+
+[private]
+default:
+    @{{ just_executable() }} --list --unsorted
+
+# Build every program
+build:
+    cargo build --workspace --bins
+
+# Check the formatting (cargo fmt mends it)
+format:
+    cargo fmt --all -- --check
+
+# Run clippy; a warning is an error
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Check licences, sources and banned crates of everything we link
+deny: _cargo-deny
+    {{ cargo_deny }} --locked check --hide-inclusion-graph bans licenses sources
+    {{ cargo_deny }} --locked --manifest-path node-agent/Cargo.toml check --hide-inclusion-graph --config node-agent/deny.toml bans
+
+# Run every test: unit, property, simulator and rig; arguments go to cargo test
+test *args: build
+    cargo test --workspace "$@"
+
+# Show the main job on microVMs, told as a story
+demo *args: build
+    cargo run --quiet -p rds-csi-integration --bin rds-csi-demo -- "$@"
+
+# Run the RouterOS simulator by hand, to ssh into it and look
+simulator *args:
+    cargo run --quiet -p rds-csi-integration --bin rds-csi-simulator -- "$@"
+
+# Do what CI does: format, lint, deny, test, demo, and say what took how long
+ci:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    steps=(format lint deny test demo)
+    declare -A result
+    began=$SECONDS
+    status=0
+    for step in "${steps[@]}"; do
+        printf '\n\033[1m==> %s\033[0m\n' "$step"
+        step_began=$SECONDS
+        {{ just_executable() }} "$step" || status=$?
+        took=$(( SECONDS - step_began ))
+        result[$step]="$( (( status == 0 )) && echo passed || echo FAILED ) $took"
+        if (( status != 0 )); then break; fi
+    done
+    printf '\n%-8s  %-7s  %6s\n' step result time
+    for step in "${steps[@]}" total; do
+        read -r outcome took <<<"${result[$step]:-"not-run 0"}"
+        if [[ $step == total ]]; then
+            outcome=$( (( status == 0 )) && echo passed || echo FAILED ); took=$(( SECONDS - began ))
+        fi
+        printf '%-8s  %-7s  %3dm%02ds\n' "$step" "$outcome" $(( took / 60 )) $(( took % 60 ))
+    done
+    exit "$status"
+
+[private]
+_cargo-deny:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [[ ! -x "{{ cargo_deny }}" ]]; then
+        echo "building cargo-deny {{ cargo_deny_version }} (about three minutes, once per machine)" >&2
+        mkdir -p "{{ cache }}/tools"
+        flock "{{ cache }}/tools/lock" cargo install --quiet --locked cargo-deny \
+            --version "{{ cargo_deny_version }}" --root "{{ cache }}/tools/cargo-deny-{{ cargo_deny_version }}"
+    fi
