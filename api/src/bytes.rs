@@ -55,7 +55,9 @@ impl fmt::Display for Bytes {
         write!(f, "{} bytes", self.0)?;
         let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
         match units.into_iter().find(|(shift, _)| self.0 >> shift > 0) {
-            Some((shift, unit)) if self.0 % (1 << shift) == 0 => write!(f, " ({} {unit})", self.0 >> shift),
+            Some((shift, unit)) if self.0.is_multiple_of(1 << shift) => {
+                write!(f, " ({} {unit})", self.0 >> shift)
+            }
             _ => Ok(()),
         }
     }

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::csi::volume_capability::{AccessMode as WireMode, BlockVolume, MountVolume};
 
-    fn capability(access: Option<AccessType>, mode: Mode) -> csi::VolumeCapability {
+    fn capability(access: impl Into<Option<AccessType>>, mode: Mode) -> csi::VolumeCapability {
         csi::VolumeCapability {
             access_type: access,
             access_mode: Some(WireMode { mode: mode.into() }),
@@ -179,7 +179,7 @@ mod tests {
         }))
     }
 
-    fn error(access: Option<AccessType>, mode: Mode) -> String {
+    fn error(access: impl Into<Option<AccessType>>, mode: Mode) -> String {
         Capability::parse(Some(&capability(access, mode)))
             .unwrap_err()
             .to_string()
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_block_volume_may_be_shared_and_a_filesystem_may_not() {
-        let block = Some(AccessType::Block(BlockVolume {}));
+        let block = AccessType::Block(BlockVolume {});
         assert!(Capability::parse(Some(&capability(block, Mode::MultiNodeMultiWriter))).is_ok());
         assert!(error(mount("ext4"), Mode::MultiNodeMultiWriter).contains("volumeMode: Block"));
     }

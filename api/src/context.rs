@@ -16,7 +16,7 @@ use crate::text::{Malformed, text_newtype};
 use crate::trace::TraceParent;
 
 const NVME_PORT: u16 = 4420;
-const MIGRATION_TIMEOUT: Duration = Duration::from_secs(300);
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Where the array exports volumes over NVMe/TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

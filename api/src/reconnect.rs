@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn what_is_given_is_taken() {
         let policy = ReconnectPolicy::parse(Some("600"), Some("5"), Some("30")).unwrap();
-        assert_eq!(policy.ctrl_loss, CtrlLoss::After(Duration::from_secs(600)));
+        assert_eq!(policy.ctrl_loss, CtrlLoss::After(Duration::from_mins(10)));
         assert_eq!(
             (policy.reconnect_delay.as_secs(), policy.keep_alive.as_secs()),
             (5, 30)

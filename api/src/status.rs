@@ -1,7 +1,5 @@
 //! The one place where failures become gRPC codes, for the codes are instructions to the sidecars and kubelet.
 
-use std::error::Error as _;
-
 use tonic::{Code, Status};
 
 use crate::failure::{Failure, Kind};
@@ -44,6 +42,17 @@ impl Rpc {
         Self::AgentGetVolume,
     ];
 
+    /// Whether the call changes nothing: its success is no outcome that anybody waits for in a log.
+    pub const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Self::ValidateVolumeCapabilities
+                | Self::NodeGetInfo
+                | Self::AgentListVolumes
+                | Self::AgentGetVolume
+        )
+    }
+
     /// The service and the method, as OpenTelemetry's RPC conventions name them.
     pub const fn path(self) -> (&'static str, &'static str) {
         const CONTROLLER: &str = "csi.v1.Controller";
@@ -81,13 +90,12 @@ pub const fn code(rpc: Rpc, kind: Kind) -> Code {
         (Kind::Refused | Kind::InUse, _) => Code::FailedPrecondition,
         (Kind::Busy, _) => Code::Aborted,
         (Kind::Full, _) => Code::ResourceExhausted,
-        (Kind::Unreachable, _) => Code::Unavailable,
         // On a node the operation itself goes on, and holds its volume; on the array only the answer was lost.
         (
             Kind::Unsure,
             Rpc::NodeStageVolume | Rpc::NodeUnstageVolume | Rpc::NodePublishVolume | Rpc::NodeUnpublishVolume,
         ) => Code::DeadlineExceeded,
-        (Kind::Unsure, _) => Code::Unavailable,
+        (Kind::Unreachable | Kind::Unsure, _) => Code::Unavailable,
         (Kind::Bug, _) => Code::Internal,
     }
 }
@@ -118,16 +126,18 @@ mod tests {
     #[test]
     fn the_whole_table() {
         let mut table = String::new();
-        for rpc in Rpc::ALL {
-            for kind in Kind::ALL {
-                writeln!(
-                    table,
-                    "{:<28} {:<12} {:?}",
-                    rpc.path().1,
-                    format!("{kind:?}"),
-                    code(rpc, kind)
-                )
-                .unwrap();
+        for kind in Kind::ALL {
+            writeln!(table, "{kind:?}").unwrap();
+            let mut codes: Vec<_> = Rpc::ALL.map(|rpc| (code(rpc, kind), rpc.path().1)).to_vec();
+            codes.sort_by_key(|(code, _)| format!("{code:?}"));
+            for same in codes.chunk_by(|one, other| one.0 == other.0) {
+                let rpcs: Vec<_> = same.iter().map(|(_, rpc)| *rpc).collect();
+                let rpcs = if rpcs.len() == Rpc::ALL.len() {
+                    "every RPC".into()
+                } else {
+                    rpcs.join(", ")
+                };
+                writeln!(table, "  {:?}: {rpcs}", same[0].0).unwrap();
             }
         }
         insta::assert_snapshot!(table);
