@@ -18,11 +18,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         .filter(|message| message.fields().any(|field| is_secret(&pool, &field)))
         .collect();
     tonic_prost_build::configure()
-        .skip_debug(
-            secretive
-                .iter()
-                .map(|message| format!(".{}", message.full_name())),
-        )
+        .skip_debug(secretive.iter().map(|message| format!(".{}", message.full_name())))
         .compile_fds(compiler.file_descriptor_set())?;
     fs::write(out.join("redacted.rs"), redacting_debug(&pool, &secretive)?)?;
 
@@ -41,10 +37,7 @@ fn redacting_debug(pool: &DescriptorPool, messages: &[MessageDescriptor]) -> Res
     for message in messages {
         let name = message.name();
         writeln!(code, "impl ::core::fmt::Debug for {name} {{")?;
-        writeln!(
-            code,
-            "    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{"
-        )?;
+        writeln!(code, "    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{")?;
         write!(code, "        f.debug_struct(\"{name}\")")?;
         for field in message.fields() {
             let field_name = field.name();

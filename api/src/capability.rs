@@ -166,43 +166,23 @@ mod tests {
     use crate::csi::volume_capability::{AccessMode as WireMode, BlockVolume, MountVolume};
 
     fn capability(access: impl Into<Option<AccessType>>, mode: Mode) -> csi::VolumeCapability {
-        csi::VolumeCapability {
-            access_type: access,
-            access_mode: Some(WireMode { mode: mode.into() }),
-        }
+        csi::VolumeCapability { access_type: access.into(), access_mode: Some(WireMode { mode: mode.into() }) }
     }
 
-    fn mount(fs_type: &str) -> Option<AccessType> {
-        Some(AccessType::Mount(MountVolume {
-            fs_type: fs_type.into(),
-            ..MountVolume::default()
-        }))
+    fn mount(fs_type: &str) -> AccessType {
+        AccessType::Mount(MountVolume { fs_type: fs_type.into(), ..MountVolume::default() })
     }
 
     fn error(access: impl Into<Option<AccessType>>, mode: Mode) -> String {
-        Capability::parse(Some(&capability(access, mode)))
-            .unwrap_err()
-            .to_string()
+        Capability::parse(Some(&capability(access, mode))).unwrap_err().to_string()
     }
 
     #[test]
     fn a_filesystem_is_ext4_unless_said_otherwise() {
         let parsed = Capability::parse(Some(&capability(mount(""), Mode::SingleNodeWriter))).unwrap();
-        assert_eq!(
-            parsed.access,
-            Access::Filesystem {
-                fs: FsType::Ext4,
-                mount_flags: vec![]
-            }
-        );
+        assert_eq!(parsed.access, Access::Filesystem { fs: FsType::Ext4, mount_flags: vec![] });
         let parsed = Capability::parse(Some(&capability(mount("xfs"), Mode::SingleNodeWriter))).unwrap();
-        assert_eq!(
-            parsed.access,
-            Access::Filesystem {
-                fs: FsType::Xfs,
-                mount_flags: vec![]
-            }
-        );
+        assert_eq!(parsed.access, Access::Filesystem { fs: FsType::Xfs, mount_flags: vec![] });
     }
 
     #[test]
@@ -214,12 +194,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_served_is_refused_with_the_way_out() {
-        assert!(
-            Capability::parse(None)
-                .unwrap_err()
-                .to_string()
-                .contains("volume_capability is missing")
-        );
+        assert!(Capability::parse(None).unwrap_err().to_string().contains("volume_capability is missing"));
         assert!(error(None, Mode::SingleNodeWriter).contains("set block or mount"));
         assert!(error(mount(""), Mode::Unknown).contains("access_mode 0"));
         assert!(error(mount(""), Mode::MultiNodeSingleWriter).contains("SINGLE_NODE_WRITER"));

@@ -65,14 +65,9 @@ impl FromStr for VolumePath {
             !part.is_empty()
                 && part != "."
                 && part != ".."
-                && part
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
         };
-        let valid = text.len() <= 200
-            && text
-                .strip_prefix('/')
-                .is_some_and(|path| path.split('/').all(name));
+        let valid = text.len() <= 200 && text.strip_prefix('/').is_some_and(|path| path.split('/').all(name));
         if valid {
             Ok(Self(text.into()))
         } else {
@@ -140,23 +135,13 @@ impl VolumeContext {
 
     /// Reads the map. Keys that are not ours are left alone: Kubernetes adds some of its own.
     pub fn parse(map: &HashMap<String, String>) -> Result<Self, Error> {
-        let fields = Fields {
-            context: Self::NAME,
-            map,
-        };
-        let malformed = |source| Error::Malformed {
-            context: Self::NAME,
-            source,
-        };
+        let fields = Fields { context: Self::NAME, map };
+        let malformed = |source| Error::Malformed { context: Self::NAME, source };
         Ok(Self {
             array_address: fields.optional("rdsAddress").map(Into::into),
             portal: fields.portal()?,
             nqn: fields.required("nqn")?.parse().map_err(malformed)?,
-            volume_path: fields
-                .optional("volumePath")
-                .map(str::parse)
-                .transpose()
-                .map_err(malformed)?,
+            volume_path: fields.optional("volumePath").map(str::parse).transpose().map_err(malformed)?,
             reconnect: ReconnectPolicy::parse(
                 fields.optional("ctrlLossTmo"),
                 fields.optional("reconnectDelay"),
@@ -170,14 +155,7 @@ impl VolumeContext {
 
     /// The map for the wire.
     pub fn to_map(&self) -> HashMap<String, String> {
-        let Self {
-            array_address,
-            portal,
-            nqn,
-            volume_path,
-            reconnect,
-            migration_timeout,
-        } = self;
+        let Self { array_address, portal, nqn, volume_path, reconnect, migration_timeout } = self;
         let mut map = HashMap::from([
             ("nvmeAddress", portal.address.to_string()),
             ("nvmePort", portal.port.to_string()),
@@ -212,14 +190,8 @@ impl PublishContext {
 
     /// Reads the map. A trace context that cannot be read is dropped: tracing never fails an attach.
     pub fn parse(map: &HashMap<String, String>) -> Result<Self, Error> {
-        let fields = Fields {
-            context: Self::NAME,
-            map,
-        };
-        let malformed = |source| Error::Malformed {
-            context: Self::NAME,
-            source,
-        };
+        let fields = Fields { context: Self::NAME, map };
+        let malformed = |source| Error::Malformed { context: Self::NAME, source };
         let size = fields.required("sizeBytes")?;
         Ok(Self {
             portal: fields.portal()?,
@@ -234,23 +206,14 @@ impl PublishContext {
 
     /// The map for the wire.
     pub fn to_map(&self) -> HashMap<String, String> {
-        let Self {
-            portal,
-            nqn,
-            size,
-            trace,
-        } = self;
+        let Self { portal, nqn, size, trace } = self;
         let mut map = HashMap::from([
             ("nvmeAddress".into(), portal.address.to_string()),
             ("nvmePort".into(), portal.port.to_string()),
             ("nqn".into(), nqn.to_string()),
             ("sizeBytes".into(), size.get().to_string()),
         ]);
-        map.extend(
-            trace
-                .as_ref()
-                .map(|trace| ("traceparent".into(), trace.to_string())),
-        );
+        map.extend(trace.as_ref().map(|trace| ("traceparent".into(), trace.to_string())));
         map
     }
 }
@@ -263,26 +226,16 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// An empty value is as good as none: the Go driver writes some.
     fn optional(&self, key: &str) -> Option<&'a str> {
-        self.map
-            .get(key)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.map.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     fn required(&self, key: &'static str) -> Result<&'a str, Error> {
-        self.optional(key).ok_or(Error::Missing {
-            context: self.context,
-            key,
-        })
+        self.optional(key).ok_or(Error::Missing { context: self.context, key })
     }
 
     fn portal(&self) -> Result<Portal, Error> {
-        Portal::parse(self.required("nvmeAddress")?, self.optional("nvmePort")).map_err(|source| {
-            Error::Malformed {
-                context: self.context,
-                source,
-            }
-        })
+        Portal::parse(self.required("nvmeAddress")?, self.optional("nvmePort"))
+            .map_err(|source| Error::Malformed { context: self.context, source })
     }
 }
 
@@ -291,10 +244,7 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).into(), (*value).into()))
-            .collect()
+        pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
     }
 
     #[test]
@@ -340,21 +290,11 @@ mod tests {
             portal: Portal::parse("fd00::1", None).unwrap(),
             nqn: "nqn.2000-02.com.mikrotik:pvc-1:e2".parse().unwrap(),
             size: Bytes::new(1_649_267_441_665),
-            trace: Some(
-                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-                    .parse()
-                    .unwrap(),
-            ),
+            trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap()),
         };
         let mut wire = context.to_map();
         assert_eq!(PublishContext::parse(&wire), Ok(context.clone()));
         wire.insert("traceparent".into(), "nonsense".into());
-        assert_eq!(
-            PublishContext::parse(&wire),
-            Ok(PublishContext {
-                trace: None,
-                ..context
-            })
-        );
+        assert_eq!(PublishContext::parse(&wire), Ok(PublishContext { trace: None, ..context }));
     }
 }

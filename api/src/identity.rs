@@ -98,10 +98,7 @@ mod tests {
     #[test]
     fn the_host_nqn_of_a_node_never_changes_and_is_its_own() {
         let w1 = HostNqn::of(&node("w1"));
-        assert_eq!(
-            w1.as_str(),
-            "nqn.2014-08.org.nvmexpress:uuid:ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf"
-        );
+        assert_eq!(w1.as_str(), "nqn.2014-08.org.nvmexpress:uuid:ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf");
         assert!(w1.as_str().ends_with(&HostId::of(&node("w1")).to_string()));
         assert_ne!(w1, HostNqn::of(&node("w2")));
     }

@@ -40,9 +40,7 @@ impl FromStr for Nqn {
 
 fn is_nqn_text(text: &str) -> bool {
     text.starts_with("nqn.")
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-'))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-'))
 }
 
 /// The beginning of the NQNs this driver may touch. Everything else on the array belongs to somebody else: nodes may mount

@@ -43,12 +43,9 @@ impl ReconnectPolicy {
         let ctrl_loss = match ctrl_loss {
             None => standard.ctrl_loss,
             Some("-1") => CtrlLoss::Never,
-            Some(text) => CtrlLoss::After(seconds(
-                "ctrlLossTmo",
-                text,
-                0,
-                "give -1 (never) or 0 to 86400 seconds",
-            )?),
+            Some(text) => {
+                CtrlLoss::After(seconds("ctrlLossTmo", text, 0, "give -1 (never) or 0 to 86400 seconds")?)
+            }
         };
         let or = |text: Option<&str>, what, rule, standard| match text {
             None => Ok(standard),
@@ -62,12 +59,7 @@ impl ReconnectPolicy {
                 "give 1 to 86400 seconds",
                 standard.reconnect_delay,
             )?,
-            keep_alive: or(
-                keep_alive,
-                "keepAliveTmo",
-                "give 1 to 86400 seconds",
-                standard.keep_alive,
-            )?,
+            keep_alive: or(keep_alive, "keepAliveTmo", "give 1 to 86400 seconds", standard.keep_alive)?,
         })
     }
 
@@ -95,20 +87,14 @@ mod tests {
 
     #[test]
     fn nothing_given_waits_for_ever() {
-        assert_eq!(
-            ReconnectPolicy::parse(None, None, None),
-            Ok(ReconnectPolicy::STANDARD)
-        );
+        assert_eq!(ReconnectPolicy::parse(None, None, None), Ok(ReconnectPolicy::STANDARD));
     }
 
     #[test]
     fn what_is_given_is_taken() {
         let policy = ReconnectPolicy::parse(Some("600"), Some("5"), Some("30")).unwrap();
         assert_eq!(policy.ctrl_loss, CtrlLoss::After(Duration::from_mins(10)));
-        assert_eq!(
-            (policy.reconnect_delay.as_secs(), policy.keep_alive.as_secs()),
-            (5, 30)
-        );
+        assert_eq!((policy.reconnect_delay.as_secs(), policy.keep_alive.as_secs()), (5, 30));
         assert_eq!(policy.ctrl_loss_text(), "600");
     }
 
@@ -120,9 +106,7 @@ mod tests {
             (None, Some("0"), None, "reconnectDelay"),
             (None, None, Some("86401"), "keepAliveTmo"),
         ] {
-            let error = ReconnectPolicy::parse(ctrl_loss, delay, keep_alive)
-                .unwrap_err()
-                .to_string();
+            let error = ReconnectPolicy::parse(ctrl_loss, delay, keep_alive).unwrap_err().to_string();
             assert!(error.starts_with(name) && error.contains("give"), "{error}");
         }
     }

@@ -6,10 +6,7 @@ use crate::failure::{Failure, Kind};
 
 /// The RPCs that the two programs serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(
-    missing_docs,
-    reason = "the names are those of the contracts, and are documented there"
-)]
+#[allow(missing_docs, reason = "the names are those of the contracts, and are documented there")]
 pub enum Rpc {
     CreateVolume,
     DeleteVolume,
@@ -132,11 +129,7 @@ mod tests {
             codes.sort_by_key(|(code, _)| format!("{code:?}"));
             for same in codes.chunk_by(|one, other| one.0 == other.0) {
                 let rpcs: Vec<_> = same.iter().map(|(_, rpc)| *rpc).collect();
-                let rpcs = if rpcs.len() == Rpc::ALL.len() {
-                    "every RPC".into()
-                } else {
-                    rpcs.join(", ")
-                };
+                let rpcs = if rpcs.len() == Rpc::ALL.len() { "every RPC".into() } else { rpcs.join(", ") };
                 writeln!(table, "  {:?}: {rpcs}", same[0].0).unwrap();
             }
         }
@@ -170,10 +163,7 @@ mod tests {
                 Kind::Full
             }
         }
-        let status = of(
-            Rpc::CreateVolume,
-            &Outer(std::io::Error::other("the pool is full")),
-        );
+        let status = of(Rpc::CreateVolume, &Outer(std::io::Error::other("the pool is full")));
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.message(), "the volume was not created: the pool is full");
     }

@@ -12,11 +12,7 @@ pub struct Malformed {
 impl Malformed {
     /// Of the text only the first 80 characters are kept: it goes into messages, and may come from anywhere.
     pub fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
-        Self {
-            what,
-            text: text.chars().take(80).collect(),
-            rule,
-        }
+        Self { what, text: text.chars().take(80).collect(), rule }
     }
 }
 

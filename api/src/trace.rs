@@ -15,10 +15,7 @@ impl FromStr for TraceParent {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let hex = |part: &str, digits| {
-            part.len() == digits
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            part.len() == digits && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         };
         let zero = |part: &str| part.bytes().all(|b| b == b'0');
         let parts: Vec<_> = text.split('-').collect();
@@ -28,11 +25,7 @@ impl FromStr for TraceParent {
             {
                 Ok(Self(text.into()))
             }
-            _ => Err(Malformed::new(
-                "traceparent",
-                text,
-                "give a W3C trace context of version 00",
-            )),
+            _ => Err(Malformed::new("traceparent", text, "give a W3C trace context of version 00")),
         }
     }
 }
@@ -43,17 +36,8 @@ mod tests {
 
     #[test]
     fn only_a_whole_trace_context_is_one() {
-        assert!(
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-                .parse::<TraceParent>()
-                .is_ok()
-        );
-        for text in [
-            "",
-            "00-4bf9-00f0-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "x",
-        ] {
+        assert!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse::<TraceParent>().is_ok());
+        for text in ["", "00-4bf9-00f0-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "x"] {
             assert!(text.parse::<TraceParent>().is_err(), "{text:?}");
         }
     }

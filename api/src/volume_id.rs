@@ -26,11 +26,7 @@ impl FromStr for VolumeName {
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new(
-                "volume name",
-                text,
-                "give 1 to 128 bytes without control characters",
-            ))
+            Err(Malformed::new("volume name", text, "give 1 to 128 bytes without control characters"))
         }
     }
 }
@@ -52,11 +48,7 @@ impl VolumeId {
             .as_str()
             .strip_prefix("pvc-")
             // Only the canonical form: two spellings of one UUID are two names, and must not become one volume.
-            .and_then(|text| {
-                Uuid::from_str(text)
-                    .ok()
-                    .filter(|uuid| uuid.hyphenated().to_string() == text)
-            })
+            .and_then(|text| Uuid::from_str(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text))
             .unwrap_or_else(|| Uuid::new_v5(&NAMES, name.as_str().as_bytes()));
         Self(format!("pvc-{}", base32(uuid)))
     }
@@ -107,10 +99,7 @@ mod tests {
 
     #[test]
     fn the_id_of_a_name_never_changes() {
-        assert_eq!(
-            id("pvc-123e4567-e89b-12d3-a456-426614174000"),
-            "pvc-ci7ekz7itmjnhjcwijtbif2aaa"
-        );
+        assert_eq!(id("pvc-123e4567-e89b-12d3-a456-426614174000"), "pvc-ci7ekz7itmjnhjcwijtbif2aaa");
         assert_eq!(id("my volume"), "pvc-rsozmbw3bbm4xldlird4qe4j3y");
     }
 
@@ -123,35 +112,16 @@ mod tests {
 
     #[test]
     fn ids_of_the_go_driver_are_ids() {
-        assert!(
-            "pvc-123e4567-e89b-12d3-a456-426614174000"
-                .parse::<VolumeId>()
-                .is_ok()
-        );
+        assert!("pvc-123e4567-e89b-12d3-a456-426614174000".parse::<VolumeId>().is_ok());
     }
 
     #[test]
     fn an_id_cannot_leave_its_place() {
-        for text in [
-            "",
-            "../x",
-            "a/b",
-            "a b",
-            "-a",
-            ".a",
-            "a..b",
-            "a;b",
-            "a\"b",
-            "a$b",
-            "ä",
-            "a\n",
-            &"x".repeat(64),
-        ] {
+        for text in
+            ["", "../x", "a/b", "a b", "-a", ".a", "a..b", "a;b", "a\"b", "a$b", "ä", "a\n", &"x".repeat(64)]
+        {
             let error = text.parse::<VolumeId>().unwrap_err().to_string();
-            assert!(
-                error.contains("volume id") && error.contains("use 1 to 63"),
-                "{error}"
-            );
+            assert!(error.contains("volume id") && error.contains("use 1 to 63"), "{error}");
         }
     }
 

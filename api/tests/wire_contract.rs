@@ -26,17 +26,10 @@ type Facts = BTreeMap<String, String>;
 
 #[test]
 fn what_we_write_is_what_upstream_reads() {
-    let ours = facts(&compile(&PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../proto"
-    ))));
+    let ours = facts(&compile(&PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../proto"))));
     let current = facts(&compile(&upstream("v1.13.0")));
     let previous = facts(&compile(&upstream("v1.12.0")));
-    assert!(
-        ours.len() > 400,
-        "the comparison found too little to compare: {}",
-        ours.len()
-    );
+    assert!(ours.len() > 400, "the comparison found too little to compare: {}", ours.len());
 
     for (name, fact) in &ours {
         let of_volume_condition = VOLUME_CONDITION.iter().any(|old| name.starts_with(old))
@@ -48,10 +41,7 @@ fn what_we_write_is_what_upstream_reads() {
 
 #[test]
 fn nothing_is_missing_from_the_services_and_messages_that_we_have() {
-    let ours = facts(&compile(&PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../proto"
-    ))));
+    let ours = facts(&compile(&PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../proto"))));
     for version in ["v1.13.0", "v1.12.0"] {
         for (name, fact) in facts(&compile(&upstream(version))) {
             let owner = name
@@ -59,9 +49,7 @@ fn nothing_is_missing_from_the_services_and_messages_that_we_have() {
                 .and_then(|(_, path)| path.rsplit_once('.'))
                 .map_or("", |(owner, _)| owner);
             let kinds = ["message", "enum", "service"];
-            let have_owner = kinds
-                .iter()
-                .any(|kind| ours.contains_key(&format!("{kind} {owner}")));
+            let have_owner = kinds.iter().any(|kind| ours.contains_key(&format!("{kind} {owner}")));
             let added_later = version == "v1.12.0" && ours.contains_key(&name);
             if have_owner && !added_later {
                 assert_eq!(ours.get(&name), Some(&fact), "{name} of {version}");
@@ -77,11 +65,7 @@ fn upstream(version: &str) -> PathBuf {
         .current_dir(std::env::temp_dir())
         .output()
         .expect("this test needs the Go toolchain: run it by `./just test`, which installs it");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     answer["Dir"].as_str().unwrap().into()
 }
@@ -96,10 +80,7 @@ fn facts(pool: &DescriptorPool) -> Facts {
     let secret = pool.get_extension_by_name("csi.v1.csi_secret").unwrap();
     let is_csi = |package: &str| package == "csi.v1";
     let mut facts = Facts::new();
-    for message in pool
-        .all_messages()
-        .filter(|message| is_csi(message.package_name()))
-    {
+    for message in pool.all_messages().filter(|message| is_csi(message.package_name())) {
         facts.insert(format!("message {}", message.full_name()), String::new());
         for field in message.fields() {
             let kind = match field.kind() {
@@ -108,11 +89,8 @@ fn facts(pool: &DescriptorPool) -> Facts {
             };
             let oneof = field.containing_oneof().map(|oneof| oneof.name().to_owned());
             let is_secret = *field.options().get_extension(&secret) == Value::Bool(true);
-            let fact = format!(
-                "{} {:?} {kind} {oneof:?} secret={is_secret}",
-                field.number(),
-                field.cardinality()
-            );
+            let fact =
+                format!("{} {:?} {kind} {oneof:?} secret={is_secret}", field.number(), field.cardinality());
             facts.insert(format!("field {}", field.full_name()), fact);
         }
     }
@@ -124,11 +102,7 @@ fn facts(pool: &DescriptorPool) -> Facts {
         facts.insert(format!("service {}", service.full_name()), String::new());
         for method in service.methods() {
             let streams = (method.is_client_streaming(), method.is_server_streaming());
-            let fact = format!(
-                "{} {} {streams:?}",
-                method.input().full_name(),
-                method.output().full_name()
-            );
+            let fact = format!("{} {} {streams:?}", method.input().full_name(), method.output().full_name());
             facts.insert(format!("method {}", method.full_name()), fact);
         }
     }
@@ -141,10 +115,8 @@ fn values(all: &EnumDescriptor) -> Facts {
             (
                 format!(
                     "value {}.{}",
-                    all.parent_message().map_or_else(
-                        || all.full_name().to_owned(),
-                        |parent| parent.full_name().to_owned()
-                    ),
+                    all.parent_message()
+                        .map_or_else(|| all.full_name().to_owned(), |parent| parent.full_name().to_owned()),
                     value.name()
                 ),
                 value.number().to_string(),
@@ -154,9 +126,5 @@ fn values(all: &EnumDescriptor) -> Facts {
 }
 
 fn map_type(entry: &MessageDescriptor) -> String {
-    format!(
-        "map {:?} {:?}",
-        entry.map_entry_key_field().kind(),
-        entry.map_entry_value_field().kind()
-    )
+    format!("map {:?} {:?}", entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind())
 }

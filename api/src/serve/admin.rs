@@ -29,14 +29,10 @@ pub fn router(
     let metrics = move || async move {
         let mut text = String::new();
         match encode(&mut text, &registry) {
-            Ok(()) => (
-                [(
-                    header::CONTENT_TYPE,
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                )],
-                text,
-            )
-                .into_response(),
+            Ok(()) => {
+                ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+                    .into_response()
+            }
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
     };
@@ -58,7 +54,5 @@ pub fn serve(
     router: Router,
     shutdown: CancellationToken,
 ) -> impl Future<Output = std::io::Result<()>> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .into_future()
+    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).into_future()
 }

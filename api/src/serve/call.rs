@@ -26,9 +26,7 @@ use crate::trace::TraceParent;
 use crate::volume_id::VolumeId;
 
 /// Seconds. From an array's answer within a LAN (0.2 s) to the longest wait that a caller would take.
-const BUCKETS: [f64; 12] = [
-    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
-];
+const BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
 
 /// Runs the calls of a program. Clones share everything.
 #[derive(Debug, Clone)]
@@ -52,20 +50,12 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call that changes no volume.
     pub const fn new(rpc: Rpc) -> Self {
-        Self {
-            rpc,
-            volume: None,
-            parent: None,
-        }
+        Self { rpc, volume: None, parent: None }
     }
 
     /// A call that changes this volume.
     pub const fn on(rpc: Rpc, volume: &'a VolumeId) -> Self {
-        Self {
-            rpc,
-            volume: Some(volume),
-            parent: None,
-        }
+        Self { rpc, volume: Some(volume), parent: None }
     }
 
     /// The same call, as part of a trace.
@@ -96,11 +86,7 @@ impl Calls {
     {
         let life = self.begin(call)?;
         let span = life.span.clone();
-        ended(
-            self.tracker
-                .spawn(async move { life.end(work.await) }.instrument(span)),
-        )
-        .await
+        ended(self.tracker.spawn(async move { life.end(work.await) }.instrument(span))).await
     }
 
     /// Runs work that blocks, on a thread of its own. After `deadline` the caller is told that the outcome is unknown; the
@@ -117,18 +103,13 @@ impl Calls {
     {
         let life = self.begin(call)?;
         let span = life.span.clone();
-        let thread = self
-            .tracker
-            .spawn_blocking(move || span.in_scope(|| life.end(work())));
+        let thread = self.tracker.spawn_blocking(move || span.in_scope(|| life.end(work())));
         if let Ok(outcome) = tokio::time::timeout(deadline, ended(thread)).await {
             return outcome;
         }
         self.metrics.count(call.rpc, Code::DeadlineExceeded);
         let method = call.rpc.path().1;
-        tracing::warn!(
-            volume = call.volume.map(field::display),
-            "{method} still runs after {deadline:?}"
-        );
+        tracing::warn!(volume = call.volume.map(field::display), "{method} still runs after {deadline:?}");
         Err(Status::deadline_exceeded(format!(
             "{method} still runs after {} s and cannot be stopped: the volume stays busy until it ends; \
              look at the node's kernel log for a hung device",
@@ -169,20 +150,13 @@ impl Calls {
             }
         };
         self.metrics.running.get_or_create(&call.rpc.into()).inc();
-        Ok(Life {
-            rpc: call.rpc,
-            span,
-            begun,
-            metrics: self.metrics.clone(),
-            _guard: guard,
-        })
+        Ok(Life { rpc: call.rpc, span, begun, metrics: self.metrics.clone(), _guard: guard })
     }
 }
 
 /// What every call ends as, a panic of its work included.
 async fn ended<T>(task: JoinHandle<Result<Response<T>, Status>>) -> Result<Response<T>, Status> {
-    task.await
-        .unwrap_or_else(|error| Err(Status::internal(format!("the driver has a bug: {error}"))))
+    task.await.unwrap_or_else(|error| Err(Status::internal(format!("the driver has a bug: {error}"))))
 }
 
 /// A call between its begin and its end. It owns the volume's lock.
@@ -196,16 +170,11 @@ struct Life {
 
 impl Life {
     fn end<T, E: Failure>(self, outcome: Result<T, E>) -> Result<Response<T>, Status> {
-        let outcome = outcome
-            .map(Response::new)
-            .map_err(|error| status::of(self.rpc, &error));
+        let outcome = outcome.map(Response::new).map_err(|error| status::of(self.rpc, &error));
         let code = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok);
         let elapsed = self.begun.elapsed();
         self.metrics.count(self.rpc, code);
-        self.metrics
-            .durations
-            .get_or_create(&self.rpc.into())
-            .observe(elapsed.as_secs_f64());
+        self.metrics.durations.get_or_create(&self.rpc.into()).observe(elapsed.as_secs_f64());
         self.span.record("rpc.grpc.status_code", code as i32);
 
         let (_, method) = self.rpc.path();
@@ -242,31 +211,18 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             running: Family::default(),
         };
-        registry.register(
-            "rds_csi_operations",
-            "Calls by their outcome",
-            metrics.outcomes.clone(),
-        );
+        registry.register("rds_csi_operations", "Calls by their outcome", metrics.outcomes.clone());
         registry.register(
             "rds_csi_operation_duration_seconds",
             "How long calls took",
             metrics.durations.clone(),
         );
-        registry.register(
-            "rds_csi_operations_running",
-            "Calls that run now",
-            metrics.running.clone(),
-        );
+        registry.register("rds_csi_operations_running", "Calls that run now", metrics.running.clone());
         metrics
     }
 
     fn count(&self, rpc: Rpc, code: Code) {
-        self.outcomes
-            .get_or_create(&OutcomeLabels {
-                rpc: RpcLabel(rpc),
-                code: CodeLabel(code),
-            })
-            .inc();
+        self.outcomes.get_or_create(&OutcomeLabels { rpc: RpcLabel(rpc), code: CodeLabel(code) }).inc();
     }
 }
 

@@ -32,10 +32,7 @@ impl VolumeLocks {
     /// Takes the volume, or says at once that somebody else has it.
     pub fn try_lock(&self, volume: &VolumeId) -> Result<VolumeGuard, Busy> {
         if self.volumes().insert(volume.clone()) {
-            Ok(VolumeGuard {
-                locks: self.clone(),
-                volume: volume.clone(),
-            })
+            Ok(VolumeGuard { locks: self.clone(), volume: volume.clone() })
         } else {
             Err(Busy(volume.clone()))
         }

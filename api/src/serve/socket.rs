@@ -28,10 +28,7 @@ pub enum Error {
 
 /// Listens at the path, for the own user only. A socket left over by a dead process is replaced.
 pub async fn bind(path: &Path) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| Error::Io { path: path.into(), source };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -54,10 +51,7 @@ mod tests {
         let path = folder.path().join("csi.sock");
         drop(bind(&path).await.unwrap());
         let listener = bind(&path).await.unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(bind(&path).await, Err(Error::Served(_))));
         drop(listener);
     }

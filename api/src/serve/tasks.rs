@@ -92,9 +92,6 @@ mod tests {
         });
         tasks.spawn("the bad task", async { Err("no more work".into()) });
         let error = tasks.run(Duration::from_mins(1)).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the bad task ended before the process was asked to"
-        );
+        assert_eq!(error.to_string(), "the bad task ended before the process was asked to");
     }
 }

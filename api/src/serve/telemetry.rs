@@ -83,19 +83,13 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 
 /// Sets up the log and, with an endpoint, the export of spans. Call it once, within a tokio runtime.
 pub fn init(config: &Config) -> Result<Telemetry, Error> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env()?;
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match config.log_format {
         LogFormat::Text => log.with_ansi(false).boxed(),
         LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    let provider = config
-        .otlp_endpoint
-        .as_deref()
-        .map(|endpoint| provider(config, endpoint))
-        .transpose()?;
+    let provider = config.otlp_endpoint.as_deref().map(|endpoint| provider(config, endpoint)).transpose()?;
     // Its own filter: what our libraries do is noise in a trace, and h2's spans would be those of the export itself.
     let ours = |metadata: &Metadata<'_>| metadata.target().starts_with("rds_csi");
     let spans = provider.as_ref().map(|provider| {
@@ -103,10 +97,7 @@ pub fn init(config: &Config) -> Result<Telemetry, Error> {
             .with_tracer(provider.tracer(config.service))
             .with_filter(filter_fn(ours))
     });
-    tracing_subscriber::registry()
-        .with(log.with_filter(filter))
-        .with(spans)
-        .try_init()?;
+    tracing_subscriber::registry().with(log.with_filter(filter)).with(spans).try_init()?;
     Ok(Telemetry(provider))
 }
 
@@ -115,18 +106,12 @@ fn provider(config: &Config, endpoint: &str) -> Result<SdkTracerProvider, Error>
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
-        .map_err(|source| Error::Exporter {
-            endpoint: endpoint.into(),
-            source,
-        })?;
+        .map_err(|source| Error::Exporter { endpoint: endpoint.into(), source })?;
     let resource = Resource::builder()
         .with_service_name(config.service)
         .with_attribute(KeyValue::new("service.instance.id", config.instance.clone()))
         .build();
-    Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource)
-        .build())
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
 impl Telemetry {
@@ -150,9 +135,7 @@ pub fn current_traceparent() -> Option<TraceParent> {
         return None;
     }
     let flags = context.trace_flags().to_u8();
-    format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id())
-        .parse()
-        .ok()
+    format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id()).parse().ok()
 }
 
 /// Makes a span the child of one that another program began.
@@ -161,11 +144,9 @@ pub(crate) fn continue_trace(span: &Span, parent: &TraceParent) {
     let (Some(trace), Some(id), Some(flags)) = (parts.next(), parts.next(), parts.next()) else {
         return;
     };
-    let (Ok(trace), Ok(id), Ok(flags)) = (
-        TraceId::from_hex(trace),
-        SpanId::from_hex(id),
-        u8::from_str_radix(flags, 16),
-    ) else {
+    let (Ok(trace), Ok(id), Ok(flags)) =
+        (TraceId::from_hex(trace), SpanId::from_hex(id), u8::from_str_radix(flags, 16))
+    else {
         return;
     };
     let remote = SpanContext::new(trace, id, TraceFlags::new(flags), true, TraceState::default());

@@ -35,35 +35,16 @@ fn volume() -> VolumeId {
 async fn an_outcome_is_answered_and_counted() {
     let (calls, registry) = calls();
     let create = Call::new(Rpc::CreateVolume);
-    assert_eq!(
-        calls
-            .run(create, async { Ok::<_, PoolFull>(7) })
-            .await
-            .unwrap()
-            .into_inner(),
-        7
-    );
-    let status = calls
-        .run(create, async { Err::<(), _>(PoolFull) })
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), status.message()),
-        (Code::ResourceExhausted, "the pool is full")
-    );
+    assert_eq!(calls.run(create, async { Ok::<_, PoolFull>(7) }).await.unwrap().into_inner(), 7);
+    let status = calls.run(create, async { Err::<(), _>(PoolFull) }).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "the pool is full"));
     let text = metrics(&registry);
-    assert!(
-        text.contains(r#"rds_csi_operations_total{rpc="CreateVolume",code="Ok"} 1"#),
-        "{text}"
-    );
+    assert!(text.contains(r#"rds_csi_operations_total{rpc="CreateVolume",code="Ok"} 1"#), "{text}");
     assert!(
         text.contains(r#"rds_csi_operations_total{rpc="CreateVolume",code="ResourceExhausted"} 1"#),
         "{text}"
     );
-    assert!(
-        text.contains(r#"rds_csi_operations_running{rpc="CreateVolume"} 0"#),
-        "{text}"
-    );
+    assert!(text.contains(r#"rds_csi_operations_running{rpc="CreateVolume"} 0"#), "{text}");
 }
 
 #[tokio::test]
@@ -76,28 +57,15 @@ async fn a_second_call_on_the_volume_is_aborted_and_reading_is_not() {
         Ok::<_, PoolFull>(())
     });
     let others = async {
-        let second = calls
-            .run(Call::on(Rpc::DeleteVolume, &volume), async {
-                Ok::<_, PoolFull>(())
-            })
-            .await;
+        let second = calls.run(Call::on(Rpc::DeleteVolume, &volume), async { Ok::<_, PoolFull>(()) }).await;
         assert_eq!(second.unwrap_err().code(), Code::Aborted);
-        let read = calls
-            .run(Call::new(Rpc::AgentGetVolume), async { Ok::<_, PoolFull>(()) })
-            .await;
+        let read = calls.run(Call::new(Rpc::AgentGetVolume), async { Ok::<_, PoolFull>(()) }).await;
         assert!(read.is_ok());
         finish.send(()).unwrap();
     };
     let (first, ()) = tokio::join!(first, others);
     assert!(first.is_ok());
-    assert!(
-        calls
-            .run(Call::on(Rpc::DeleteVolume, &volume), async {
-                Ok::<_, PoolFull>(())
-            })
-            .await
-            .is_ok()
-    );
+    assert!(calls.run(Call::on(Rpc::DeleteVolume, &volume), async { Ok::<_, PoolFull>(()) }).await.is_ok());
 }
 
 #[tokio::test]
@@ -136,18 +104,12 @@ async fn a_hung_system_call_keeps_its_volume_and_no_other() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    let again = calls
-        .run_blocking(Call::on(call, &id), Duration::from_mins(1), || {
-            Ok::<_, PoolFull>(())
-        })
-        .await;
+    let again =
+        calls.run_blocking(Call::on(call, &id), Duration::from_mins(1), || Ok::<_, PoolFull>(())).await;
     assert_eq!(again.unwrap_err().code(), Code::Aborted);
     let other = "pvc-y".parse().unwrap();
-    let other = calls
-        .run_blocking(Call::on(call, &other), Duration::from_mins(1), || {
-            Ok::<_, PoolFull>(())
-        })
-        .await;
+    let other =
+        calls.run_blocking(Call::on(call, &other), Duration::from_mins(1), || Ok::<_, PoolFull>(())).await;
     assert!(other.is_ok());
     wake.send(()).unwrap();
     calls.drain().await;
