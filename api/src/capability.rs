@@ -166,7 +166,10 @@ mod tests {
     use crate::csi::volume_capability::{AccessMode as WireMode, BlockVolume, MountVolume};
 
     fn capability(access: impl Into<Option<AccessType>>, mode: Mode) -> csi::VolumeCapability {
-        csi::VolumeCapability { access_type: access.into(), access_mode: Some(WireMode { mode: mode.into() }) }
+        csi::VolumeCapability {
+            access_type: access.into(),
+            access_mode: Some(WireMode { mode: mode.into() }),
+        }
     }
 
     fn mount(fs_type: &str) -> AccessType {

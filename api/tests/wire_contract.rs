@@ -3,6 +3,8 @@
 //!
 //! Upstream's text comes from its Go module, through the Go toolchain's module cache.
 
+#![allow(clippy::unwrap_used, reason = "a test's own functions may fail as its tests do")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -110,18 +112,10 @@ fn facts(pool: &DescriptorPool) -> Facts {
 }
 
 fn values(all: &EnumDescriptor) -> Facts {
+    // A value's own name is a sibling of its enum's, as in C++.
+    let scope = all.full_name().rsplit_once('.').map_or("", |(scope, _)| scope);
     all.values()
-        .map(|value| {
-            (
-                format!(
-                    "value {}.{}",
-                    all.parent_message()
-                        .map_or_else(|| all.full_name().to_owned(), |parent| parent.full_name().to_owned()),
-                    value.name()
-                ),
-                value.number().to_string(),
-            )
-        })
+        .map(|value| (format!("value {scope}.{}", value.name()), value.number().to_string()))
         .collect()
 }
 
