@@ -1,0 +1,81 @@
+//! The array in domain words: volumes that exist with a size, an NQN and a set of hosts that may connect.
+//!
+//! Nothing here knows CSI, Kubernetes or attachments. RouterOS is behind [`routeros`]; [`fake`] is the same in memory, and
+//! [`contract`] says what both must do.
+
+mod error;
+
+pub mod names;
+pub mod routeros;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+
+use rds_csi_api::{Bytes, HostNqn, Nqn, VolumeId};
+
+pub use error::Error;
+pub use names::{ClusterId, Label, Pool};
+
+/// A storage array. Every operation may be repeated: it observes first, and does what is left to do.
+pub trait Array: Send + Sync + 'static {
+    /// The volume, made if it is not there. One that is there and differs is [`Error::Conflict`].
+    fn create(&self, wanted: &Wanted) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// The volume as it is. [`Error::Missing`] if the array says that it has none.
+    fn volume(&self, id: &VolumeId) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// Removes the volume and its data. One that is not there is removed already; one that is not ours is
+    /// [`Error::Foreign`].
+    fn delete(&self, id: &VolumeId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Sets who may connect from now on. Connections that live go on living.
+    fn admit(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// Sets who may connect, then cuts every connection: those admitted come back, all others cannot.
+    fn fence(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its id: slot and subvolume.
+    pub id: VolumeId,
+    /// Its exact size.
+    pub size: Bytes,
+    /// Who may connect to begin with.
+    pub export: Export,
+    /// What a person at the array is told about it.
+    pub label: Label,
+}
+
+/// A volume as the array has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// The exact size of its disk.
+    pub size: Bytes,
+    /// What it is exported under.
+    pub nqn: Nqn,
+    /// Who may connect.
+    pub export: Export,
+}
+
+/// Who may connect to a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Export {
+    /// Nobody: it is not exported.
+    Off,
+    /// Whoever reaches the port.
+    AnyHost,
+    /// These hosts only. Without any it is the same as [`Export::Off`], and never as [`Export::AnyHost`].
+    Hosts(BTreeSet<HostNqn>),
+}
+
+impl Export {
+    /// An export to these hosts, or none at all if there are none.
+    pub fn to_hosts(hosts: impl IntoIterator<Item = HostNqn>) -> Self {
+        let hosts: BTreeSet<_> = hosts.into_iter().collect();
+        if hosts.is_empty() { Self::Off } else { Self::Hosts(hosts) }
+    }
+}

@@ -1,0 +1,120 @@
+//! Why the array did not do what it was asked.
+
+use std::time::Duration;
+
+use rds_csi_api::{Failure, Kind, VolumeId};
+
+/// Why the array did not do what it was asked. Texts of the array are kept as they came, bounded in length.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The array answered, and has no such volume.
+    #[error("volume {0} does not exist on the array")]
+    Missing(VolumeId),
+    /// The volume is there and differs from the one asked for.
+    #[error(
+        "volume {id} exists on the array with {what} {found}, not {wanted}: \
+         delete it, or ask for it as it is or under another name"
+    )]
+    Conflict {
+        /// Which volume.
+        id: VolumeId,
+        /// Which of its properties.
+        what: &'static str,
+        /// As the array has it.
+        found: String,
+        /// As it was asked for.
+        wanted: String,
+    },
+    /// What is there was not made by this driver for this cluster, so it is neither changed nor removed.
+    #[error(
+        "what the array has in the place of volume {id} is not a volume of this cluster ({why}), so it is left \
+         alone: look at slot, subvolume and files of that name on the array"
+    )]
+    Foreign {
+        /// Which volume.
+        id: VolumeId,
+        /// By what it was told.
+        why: String,
+    },
+    /// An image file without a disk. It may hold somebody's data, so it is not used again.
+    #[error(
+        "the file {path} is there, but no disk that uses it: it may hold data of an earlier volume, so it is never \
+         overwritten; keep or remove it on the array, then try again"
+    )]
+    Leftover {
+        /// The file.
+        path: String,
+    },
+    /// No space is left in the pool.
+    #[error("the array has no space left for volume {id} (it said: {text})")]
+    Full {
+        /// Which volume.
+        id: VolumeId,
+        /// What the array said.
+        text: String,
+    },
+    /// The user lacks a policy.
+    #[error(
+        "the array's user may not do this (it said: {text}): give its group the policies ssh, read and write"
+    )]
+    Denied {
+        /// What the array said.
+        text: String,
+    },
+    /// The array did not understand the command, and ran nothing of it.
+    #[error("the array did not understand the command (it said: {text}): RouterOS 7.21 or newer is needed")]
+    NotUnderstood {
+        /// What the array said.
+        text: String,
+    },
+    /// The command ran and failed in a way that has no name here.
+    #[error("the array refused: {text}")]
+    Refused {
+        /// What the array said.
+        text: String,
+    },
+    /// Nothing was sent.
+    #[error("the array cannot be reached: {reason}")]
+    Unreachable {
+        /// What ssh said.
+        reason: String,
+    },
+    /// The command was sent, and the connection broke before its answer was whole.
+    #[error(
+        "the connection to the array broke before it answered; whether the command ran is not known: {reason}"
+    )]
+    Lost {
+        /// What is known of the break.
+        reason: String,
+    },
+    /// The command was sent, and no whole answer came in time.
+    #[error("the array did not answer within {} s; whether the command ran is not known", .after.as_secs())]
+    Late {
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// The answer says neither that it was done nor that it failed.
+    #[error(
+        "the array's answer cannot be read ({why}); whether the command ran is not known; it said: {text:?}"
+    )]
+    Garbled {
+        /// What is wrong with it.
+        why: String,
+        /// The answer.
+        text: String,
+    },
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Missing(_) => Kind::Missing,
+            Self::Conflict { .. } => Kind::Conflict,
+            Self::Foreign { .. } | Self::Leftover { .. } | Self::Denied { .. } => Kind::Refused,
+            Self::Full { .. } => Kind::Full,
+            Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
+            Self::Unreachable { .. } => Kind::Unreachable,
+            Self::Lost { .. } | Self::Late { .. } | Self::Garbled { .. } => Kind::Unsure,
+        }
+    }
+}

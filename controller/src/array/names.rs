@@ -1,0 +1,157 @@
+//! Names that stand on the array beside the volumes' own: the pool, the cluster that owns a volume, and what a volume is
+//! to people.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rds_csi_api::text::Malformed;
+
+/// The btrfs pool that volumes live in: its name, which is its mount point too, without slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool(String);
+
+/// Who owns a volume on an array that several clusters share. It is written into every disk's comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterId(String);
+
+/// What a volume is to people, for whoever stands at the array. Nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Label {
+    /// The persistent volume.
+    pub pv: Option<KubeName>,
+    /// The namespace of the claim.
+    pub namespace: Option<KubeName>,
+    /// The claim.
+    pub pvc: Option<KubeName>,
+}
+
+/// The name of a Kubernetes object: a DNS-1123 subdomain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeName(String);
+
+/// One closed alphabet for pools and clusters: letters, digits, `_` and `-`, a letter or digit first.
+fn plain(text: &str, longest: usize) -> bool {
+    (1..=longest).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+impl FromStr for Pool {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if plain(text, 63) {
+            Ok(Self(text.into()))
+        } else {
+            let rule = "give the name of the btrfs pool without slashes: 1 to 63 letters, digits, '_' or '-'";
+            Err(Malformed::new("pool", text, rule))
+        }
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if plain(text, 63) {
+            Ok(Self(text.into()))
+        } else {
+            let rule =
+                "give a name that no other cluster on the array has: 1 to 63 letters, digits, '_' or '-'";
+            Err(Malformed::new("cluster id", text, rule))
+        }
+    }
+}
+
+impl FromStr for KubeName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let valid = (1..=253).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            let rule =
+                "give the name of a Kubernetes object: lower-case letters, digits, '-' and '.', 253 at most";
+            Err(Malformed::new("name", text, rule))
+        }
+    }
+}
+
+impl Pool {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ClusterId {
+    /// The id itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for KubeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// ` pv=<name> pvc=<namespace>/<claim>`, each with a space before it and left out if it is not known.
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Three names of full length would not fit into one command; people recognise them by less.
+        let short = |name: &KubeName| name.0.chars().take(63).collect::<String>();
+        if let Some(pv) = &self.pv {
+            write!(f, " pv={}", short(pv))?;
+        }
+        match (&self.namespace, &self.pvc) {
+            (Some(namespace), Some(pvc)) => write!(f, " pvc={}/{}", short(namespace), short(pvc)),
+            (None, Some(pvc)) => write!(f, " pvc={}", short(pvc)),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_alphabet_and_say_so() {
+        for text in ["", "/storage-pool", "a b", "a\"b", "-a", "a.b", "ä", &"x".repeat(64)] {
+            assert!(text.parse::<Pool>().unwrap_err().to_string().contains("without slashes"), "{text:?}");
+            assert!(
+                text.parse::<ClusterId>().unwrap_err().to_string().contains("no other cluster"),
+                "{text:?}"
+            );
+        }
+        for text in ["", "A", "a b", "a/b", "a_b", &"x".repeat(254)] {
+            assert!(text.parse::<KubeName>().is_err(), "{text:?}");
+        }
+        assert!("storage-pool".parse::<Pool>().is_ok());
+    }
+
+    #[test]
+    fn a_label_names_what_is_known() {
+        let name = |text: &str| Some(text.parse().unwrap());
+        let label = Label { pv: name("pvc-1"), namespace: name("shop"), pvc: name("db-0") };
+        assert_eq!(label.to_string(), " pv=pvc-1 pvc=shop/db-0");
+        assert_eq!(Label { pv: None, namespace: None, pvc: name("db-0") }.to_string(), " pvc=db-0");
+        assert_eq!(Label::default().to_string(), "");
+    }
+}

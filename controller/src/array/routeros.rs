@@ -1,0 +1,172 @@
+//! A MikroTik ROSE Data Server (RouterOS 7.21 or newer) as an [`Array`], by its command line over SSH.
+//!
+//! Every operation is one command, so one round trip. A volume is a btrfs subvolume with one image file in it, and a file
+//! disk over that file; the disk's slot, the subvolume and the end of the NQN are the volume's id.
+
+mod reply;
+mod script;
+mod session;
+
+use std::collections::BTreeSet;
+
+use rds_csi_api::{HostNqn, Nqn, VolumeId};
+use tracing::Instrument as _;
+
+use super::{Array, ClusterId, Error, Export, Pool, Volume, Wanted};
+use reply::{Disk, Known, Reply};
+use script::{Mark, Nonce, Place};
+use session::Session;
+
+pub use session::{Destination, Keeper, Settings};
+
+/// The array.
+#[derive(Clone)]
+pub struct RouterOs {
+    session: Session,
+    pool: Pool,
+    cluster: ClusterId,
+    nvme_port: u16,
+}
+
+impl RouterOs {
+    /// The array, and the task that keeps it connected.
+    pub fn new(settings: Settings, pool: Pool, cluster: ClusterId, nvme_port: u16) -> (Self, Keeper) {
+        let (session, keeper) = Session::new(settings);
+        (Self { session, pool, cluster, nvme_port }, keeper)
+    }
+
+    /// Whether it is connected now.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_up()
+    }
+
+    /// Runs one line about one volume; what it printed before its report.
+    async fn run(&self, what: &'static str, place: &Place<'_>, statements: &str) -> Result<String, Error> {
+        let nonce = Nonce::fresh();
+        let line = place.framed(statements, &nonce);
+        let span = tracing::info_span!(
+            "routeros",
+            otel.name = what,
+            otel.kind = "client",
+            server.address = self.host()
+        );
+        let answer = self.session.run(&line).instrument(span).await.map_err(|error| match error {
+            session::Error::Unreachable(reason) => Error::Unreachable { reason },
+            session::Error::Lost(reason) => Error::Lost { reason },
+            session::Error::Late => Error::Late { after: self.session.settings().command_timeout },
+        })?;
+        tracing::debug!(line, answer, "the array answered");
+        let id = place.id.clone();
+        match reply::read(&answer, &nonce) {
+            Reply::Done(printed) => Ok(printed),
+            Reply::Stopped(mark) => Err(stopped(mark, place)),
+            Reply::Failed(Known::NoSpace, text) => Err(Error::Full { id, text }),
+            Reply::Failed(Known::NoPermission, text) => Err(Error::Denied { text }),
+            Reply::Failed(Known::Exists, text) => {
+                Err(Error::Foreign { id, why: format!("the array said: {text}") })
+            }
+            Reply::Failed(Known::Other, text) => Err(Error::Refused { text }),
+            Reply::NotUnderstood(text) => Err(Error::NotUnderstood { text }),
+            Reply::Unknown(text) => Err(Error::Garbled { why: "its report is missing".into(), text }),
+        }
+    }
+
+    /// Runs one line that ends by showing the disk; the disk.
+    async fn disk(&self, what: &'static str, place: &Place<'_>, statements: &str) -> Result<Disk, Error> {
+        let printed = self.run(what, place, statements).await?;
+        reply::disk(&printed)
+            .map_err(|why| Error::Garbled { why: why.to_string(), text: printed })?
+            .ok_or_else(|| Error::Missing(place.id.clone()))
+    }
+
+    fn place<'a>(&'a self, id: &'a VolumeId, nqn: &'a Nqn) -> Place<'a> {
+        Place { pool: &self.pool, cluster: &self.cluster, id, nqn }
+    }
+
+    fn host(&self) -> &str {
+        &self.session.settings().destination.host
+    }
+}
+
+impl Array for RouterOs {
+    async fn create(&self, wanted: &Wanted) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(&wanted.id);
+        let place = self.place(&wanted.id, &nqn);
+        let line = place.create(wanted.size, self.nvme_port, &wanted.export, &wanted.label);
+        let disk = self.disk("create", &place, &line).await?;
+        let conflict = |what, found: String, wanted: String, id: &VolumeId| {
+            if found == wanted {
+                Ok(())
+            } else {
+                Err(Error::Conflict { id: id.clone(), what, found, wanted })
+            }
+        };
+        conflict("type", disk.kind.clone(), "file".into(), &wanted.id)?;
+        conflict("file path", disk.path.clone(), place.image(), &wanted.id)?;
+        conflict("NQN", disk.nqn.clone(), nqn.to_string(), &wanted.id)?;
+        conflict("port", disk.port.to_string(), self.nvme_port.to_string(), &wanted.id)?;
+        let owner = disk.comment.split(' ').next().filter(|owner| owner.starts_with("rds-csi:"));
+        conflict("owner", owner.unwrap_or(&place.owner()).into(), place.owner(), &wanted.id)?;
+        conflict("size", disk.size.to_string(), wanted.size.to_string(), &wanted.id)?;
+        volume(&place, &disk)
+    }
+
+    async fn volume(&self, id: &VolumeId) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        let disk = self.disk("show", &place, script::SHOW).await?;
+        volume(&place, &disk)
+    }
+
+    async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        self.run("delete", &place, &place.delete()).await.map(drop)
+    }
+
+    async fn admit(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        let disk = self.disk("admit", &place, &place.admit(export)).await?;
+        volume(&place, &disk)
+    }
+
+    async fn fence(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        let disk = self.disk("fence", &place, &place.fence(export)).await?;
+        volume(&place, &disk)
+    }
+}
+
+/// A disk as the volume it is; an error if it is none.
+fn volume(place: &Place<'_>, disk: &Disk) -> Result<Volume, Error> {
+    let foreign = |why: String| Error::Foreign { id: place.id.clone(), why };
+    if disk.kind != "file" || !disk.path.starts_with(&format!("/{}/", place.pool)) {
+        return Err(foreign(format!("its disk is of type {:?} at {:?}", disk.kind, disk.path)));
+    }
+    if disk.nqn != place.nqn.as_str() {
+        return Err(foreign(format!("its NQN is {:?}", disk.nqn)));
+    }
+    let hosts: Result<BTreeSet<HostNqn>, _> = disk.hosts.iter().map(|host| host.parse()).collect();
+    let hosts = hosts.map_err(|error| foreign(format!("among the hosts it admits, {error}")))?;
+    let export = match (disk.exported, hosts.is_empty()) {
+        (false, _) => Export::Off,
+        (true, true) => Export::AnyHost,
+        (true, false) => Export::Hosts(hosts),
+    };
+    Ok(Volume { id: place.id.clone(), size: disk.size, nqn: place.nqn.clone(), export })
+}
+
+fn stopped(mark: Mark, place: &Place<'_>) -> Error {
+    let foreign = |why: &str| Error::Foreign { id: place.id.clone(), why: why.into() };
+    match mark {
+        Mark::Missing => Error::Missing(place.id.clone()),
+        Mark::NotAVolume => foreign("its disk is no file disk in the pool, or has another NQN"),
+        Mark::OtherCluster => foreign("its comment names another cluster"),
+        Mark::OtherFiles => {
+            foreign("its subvolume holds other files than one image, or another disk uses it")
+        }
+        Mark::Leftover => Error::Leftover { path: place.image() },
+    }
+}

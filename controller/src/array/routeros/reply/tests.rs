@@ -1,0 +1,142 @@
+//! Answers as devices give them, and as nobody should.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn nonce() -> Nonce {
+    Nonce::fresh()
+}
+
+fn shown(properties: &str) -> Result<Option<Disk>, Unreadable> {
+    disk(&format!("[{{{properties}}}]"))
+}
+
+fn size(json: &str) -> Result<u64, Unreadable> {
+    Ok(shown(&format!("\"file-size\":{json}"))?.unwrap().size.get())
+}
+
+#[test]
+fn done_failed_and_neither_are_three_things() {
+    let nonce = nonce();
+    let (done, failed) = (nonce.done(), nonce.failed());
+    let cases = [
+        (format!("[]\r\n{done}\r\n"), Reply::Done("[]".into())),
+        (format!("{failed}rds-csi: missing\r\n"), Reply::Stopped(Mark::Missing)),
+        (
+            format!("{failed}failure: not enough space\r\n"),
+            Reply::Failed(Known::NoSpace, "failure: not enough space".into()),
+        ),
+        (
+            format!("{failed}failure: already have such slot"),
+            Reply::Failed(Known::Exists, "failure: already have such slot".into()),
+        ),
+        (
+            format!("{failed}not enough permissions (9)"),
+            Reply::Failed(Known::NoPermission, "not enough permissions (9)".into()),
+        ),
+        (format!("{failed}no such item"), Reply::Failed(Known::Other, "no such item".into())),
+        (format!("{failed}a\r\nb"), Reply::Failed(Known::Other, "a\nb".into())),
+        (
+            "expected end of command (line 1 column 17)\r\n".into(),
+            Reply::NotUnderstood("expected end of command (line 1 column 17)".into()),
+        ),
+        (String::new(), Reply::Unknown(String::new())),
+        ("[]\r\n".into(), Reply::Unknown("[]".into())),
+        ("failure: timeout".into(), Reply::Unknown("failure: timeout".into())),
+    ];
+    for (answer, reply) in cases {
+        assert_eq!(read(&answer, &nonce), reply, "{answer:?}");
+    }
+}
+
+#[test]
+fn another_lines_report_is_not_ours() {
+    let (ours, other) = (nonce(), nonce());
+    assert!(matches!(read(&other.done(), &ours), Reply::Unknown(_)));
+    assert!(matches!(read(&format!("{}no such item", other.failed()), &ours), Reply::Unknown(_)));
+    // Cut off in the middle of the report.
+    let cut = &ours.done()[..20];
+    assert!(matches!(read(cut, &ours), Reply::Unknown(_)));
+}
+
+#[test]
+fn sizes_are_exact_or_refused() {
+    assert_eq!(size("1649267441664"), Ok(1_649_267_441_664));
+    assert_eq!(size("1649267441664.000000"), Ok(1_649_267_441_664));
+    assert_eq!(size("\"1649267441664\""), Ok(1_649_267_441_664));
+    // Beyond the 53 bits in which a float would still be exact.
+    assert_eq!(size("9007199254740993.000000"), Ok(9_007_199_254_740_993));
+    for inexact in [
+        "1649267441664.5",
+        "1.6e12",
+        "-1",
+        "\"50.0GiB\"",
+        "\"53 687 091 200\"",
+        "\"\"",
+        "99999999999999999999",
+        "null",
+        "[]",
+    ] {
+        assert!(size(inexact).is_err() || inexact == "null", "{inexact}");
+    }
+}
+
+#[test]
+fn a_disk_is_read_in_every_dress() {
+    let typed = shown(
+        r#""type":"file","file-path":"/p/x/disk.img","file-size":4096.0,"nvme-tcp-export":true,
+           "nvme-tcp-server-port":4420.000000,"nvme-tcp-server-nqn":"nqn.x","nvme-tcp-server-allow-host-name":["b","a"],
+           "comment":"rds-csi:blue","slot":"x","raid-master":"none""#,
+    );
+    let texts = shown(
+        r#""type":"file","file-path":"/p/x/disk.img","file-size":"4096","nvme-tcp-export":"yes",
+           "nvme-tcp-server-port":"4420","nvme-tcp-server-nqn":"nqn.x","nvme-tcp-server-allow-host-name":"a,b",
+           "comment":"rds-csi:blue""#,
+    );
+    assert_eq!(typed, texts);
+    let disk = typed.unwrap().unwrap();
+    assert_eq!((disk.port, disk.exported, disk.hosts.len()), (4420, true, 2));
+}
+
+#[test]
+fn what_is_absent_is_not_set() {
+    let disk = shown(r#""type":"file""#).unwrap().unwrap();
+    assert!(!disk.exported && disk.hosts.is_empty() && disk.nqn.is_empty() && disk.comment.is_empty());
+    assert!(shown(r#""nvme-tcp-server-allow-host-name":"""#).unwrap().unwrap().hosts.is_empty());
+}
+
+#[test]
+fn one_slot_has_one_disk_or_none() {
+    assert_eq!(disk("[]"), Ok(None));
+    assert_eq!(disk("[{},{}]"), Err(Unreadable::TooMany(2)));
+    for text in ["", "{}", "null", "[1]", "[{]", "no such item"] {
+        assert!(matches!(disk(text), Err(Unreadable::Shape(_))), "{text:?}");
+    }
+}
+
+#[test]
+fn a_long_answer_is_kept_short() {
+    let Reply::Unknown(text) = read(&"ä".repeat(100_000), &nonce()) else { panic!() };
+    assert_eq!(text.chars().count(), KEPT + 1);
+}
+
+proptest! {
+    #[test]
+    fn no_answer_makes_the_reader_panic(answer in any::<String>(), framed: bool) {
+        let nonce = nonce();
+        let answer = if framed { format!("{answer}\r\n{}", nonce.done()) } else { answer };
+        match read(&answer, &nonce) {
+            Reply::Done(printed) => { let _ = disk(&printed); prop_assert!(framed); }
+            _ => prop_assert!(!framed),
+        }
+    }
+
+    #[test]
+    fn no_json_makes_the_reader_panic(
+        key in "(type|file-path|file-size|nvme-tcp-export|nvme-tcp-server-port|nvme-tcp-server-allow-host-name)",
+        value in "(-?[0-9]{1,25}(\\.[0-9]{0,8})?|\"[ -!#-\\[\\]-~]{0,20}\"|true|false|null|\\[\\]|\\{\\}|\\[\"a\"\\])",
+    ) {
+        let _ = disk(&format!("[{{\"{key}\":{value}}}]"));
+    }
+}

@@ -1,0 +1,281 @@
+//! The only place that writes RouterOS script: one line per operation, which observes, does what is left to do, and proves
+//! what it did.
+//!
+//! Values get in as numbers or through [`quote`], and in no other way. A line reports in a frame with a nonce of its own, so
+//! that nothing stored on the array can pass for its report.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use rds_csi_api::{Bytes, Nqn, VolumeId};
+use uuid::Uuid;
+
+use crate::array::{ClusterId, Export, Label, Pool};
+
+/// What tells a line's own report from everything else in its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Nonce(String);
+
+impl Nonce {
+    pub(super) fn fresh() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+
+    /// The last line of an answer to a line that ran to its end.
+    pub(super) fn done(&self) -> String {
+        format!("OK {}", self.0)
+    }
+
+    /// What stands before the message of a line that failed.
+    pub(super) fn failed(&self) -> String {
+        format!("ERR {} ", self.0)
+    }
+}
+
+/// What our own lines say when they stop themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Missing,
+    /// The slot's disk is no file, or lies elsewhere, or has another NQN.
+    NotAVolume,
+    /// Its comment names another cluster.
+    OtherCluster,
+    /// The subvolume holds more than a volume does.
+    OtherFiles,
+    /// There is an image file and no disk.
+    Leftover,
+}
+
+impl Mark {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Missing, Self::NotAVolume, Self::OtherCluster, Self::OtherFiles, Self::Leftover];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "rds-csi: missing",
+            Self::NotAVolume => "rds-csi: not a volume",
+            Self::OtherCluster => "rds-csi: other cluster",
+            Self::OtherFiles => "rds-csi: other files",
+            Self::Leftover => "rds-csi: leftover file",
+        }
+    }
+
+    /// The statement that stops the line with this mark.
+    fn stop(self) -> String {
+        format!(":error {}", quote(self.as_str()))
+    }
+}
+
+/// Shows the disk as JSON, an empty list if there is none.
+pub(super) const SHOW: &str = ":put [:serialize to=json [/disk print detail as-value where slot=$volume]]";
+
+/// One volume's place on an array: everything that its lines need to name.
+pub(super) struct Place<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) cluster: &'a ClusterId,
+    pub(super) id: &'a VolumeId,
+    pub(super) nqn: &'a Nqn,
+}
+
+impl Place<'_> {
+    /// The image as `/disk` names it: with a slash before it.
+    pub(super) fn image(&self) -> String {
+        format!("/{}", self.image_file())
+    }
+
+    /// The image as `/file` names it: without one.
+    pub(super) fn image_file(&self) -> String {
+        format!("{}/{}/disk.img", self.pool, self.id)
+    }
+
+    pub(super) fn owner(&self) -> String {
+        format!("rds-csi:{}", self.cluster)
+    }
+
+    /// Makes subvolume and disk unless the disk is there, then shows it.
+    ///
+    /// A failed `/disk add` takes back only a subvolume that this very line made. A file without a disk stops the line
+    /// before its first effect.
+    pub(super) fn create(&self, size: Bytes, port: u16, export: &Export, label: &Label) -> String {
+        let fs = quote(self.pool.as_str());
+        let file = quote(self.image_file());
+        let add = format!(
+            "/disk add type=file file-path={path} file-size={size} slot=$volume mount-filesystem=no \
+             nvme-tcp-server-port={port} nvme-tcp-server-nqn={nqn} nvme-tcp-server-allow-host-name={hosts} \
+             nvme-tcp-export={export} comment={comment}",
+            path = quote(self.image()),
+            size = size.get(),
+            nqn = quote(self.nqn.as_str()),
+            hosts = quote(host_list(export)),
+            export = yes_or_no(export),
+            comment = quote(format!("{}{label}", self.owner())),
+        );
+        let subvolume = format!("/disk/btrfs/subvolume find fs={fs} name=$volume");
+        format!(
+            ":if ([:len [/disk find slot=$volume]]=0) do={{\
+             :if ([:len [/file find name={file}]]>0) do={{{leftover}}}; \
+             :local before [:len [{subvolume}]]; \
+             :if ($before=0) do={{/disk/btrfs/subvolume add fs={fs} name=$volume}}; \
+             :onerror why in={{{add}}} \
+             do={{:if ($before=0) do={{/disk/btrfs/subvolume remove [{subvolume}]}}; :error $why}}\
+             }}; {SHOW}",
+            leftover = Mark::Leftover.stop(),
+        )
+    }
+
+    /// Sets who may connect, where it differs. Hosts are narrowed before the export goes on, and widened after it went off.
+    pub(super) fn admit(&self, export: &Export) -> String {
+        let ours = self.ours_or_stop();
+        let (hosts, switch) = (set_hosts(export), set_export(export));
+        if is_off(export) {
+            format!("{ours}; {switch}; {hosts}; {SHOW}")
+        } else {
+            format!("{ours}; {hosts}; {switch}; {SHOW}")
+        }
+    }
+
+    /// As [`Self::admit`], and switches the export off and on, since a list alone cuts no connection.
+    pub(super) fn fence(&self, export: &Export) -> String {
+        let (ours, hosts) = (self.ours_or_stop(), set_hosts(export));
+        let off = set_export(&Export::Off);
+        let on = set_export(export);
+        format!("{ours}; {off}; {hosts}; {on}; {SHOW}")
+    }
+
+    /// Removes disk and subvolume, as far as they are there and ours.
+    ///
+    /// A flat image of the Go driver, `/<pool>/…/<id>.img`, is removed as a file, since its disk leaves it behind. A
+    /// subvolume goes only if there is nothing but our image in it.
+    pub(super) fn delete(&self) -> String {
+        let fs = quote(self.pool.as_str());
+        let image = quote(self.image());
+        let flat = quote(format!(
+            "^/{}/(.+/)?{}[.]img$",
+            literally(self.pool.as_str()),
+            literally(self.id.as_str())
+        ));
+        let inside = format!("{}/{}/", literally(self.pool.as_str()), literally(self.id.as_str()));
+        let files = format!(
+            "[:len [/file find name~{}]]>[:len [/file find name={}]]",
+            quote(format!("^{inside}")),
+            quote(self.image_file()),
+        );
+        let disks = format!("[:len [/disk find file-path~{}]]>0", quote(format!("^/{inside}")));
+        format!(
+            ":if ([:len [/disk find slot=$volume]]>0) do={{{ours}; \
+             :local path [/disk get $ours file-path]; \
+             :if ($path!={image} && !($path~{flat})) do={{{not_a_volume}}}; \
+             /disk remove $ours; \
+             :if ($path!={image}) do={{/file remove [/file find name=[:pick $path 1 [:len $path]]]}}}}; \
+             :local subvolume [/disk/btrfs/subvolume find fs={fs} name=$volume]; \
+             :if ([:len $subvolume]>0) do={{\
+             :if ({files} || {disks}) do={{{other_files}}}; \
+             /disk/btrfs/subvolume remove $subvolume}}",
+            ours = self.ours_or_stop(),
+            not_a_volume = Mark::NotAVolume.stop(),
+            other_files = Mark::OtherFiles.stop(),
+        )
+    }
+
+    /// The whole line: the id in `$volume`, the statements, and how they ended.
+    pub(super) fn framed(&self, statements: &str, nonce: &Nonce) -> String {
+        format!(
+            ":onerror e in={{:local volume {id}; {statements}; :put {done}}} do={{:put ({failed} . $e)}}",
+            id = quote(self.id.as_str()),
+            done = quote(nonce.done()),
+            failed = quote(nonce.failed()),
+        )
+    }
+
+    /// Leaves the disk in `$ours`, or stops. A disk without a comment counts as ours: the Go driver wrote none.
+    fn ours_or_stop(&self) -> String {
+        let nqn = quote(self.nqn.as_str());
+        let below = quote(format!("^/{}/", literally(self.pool.as_str())));
+        let owned = quote("^rds-csi:");
+        let by_us = quote(format!("^{}( |$)", literally(&self.owner())));
+        format!(
+            ":if ([:len [/disk find slot=$volume]]=0) do={{{missing}}}; \
+             :local ours [/disk find slot=$volume type=\"file\" nvme-tcp-server-nqn={nqn} file-path~{below}]; \
+             :if ([:len $ours]=0) do={{{not_a_volume}}}; \
+             :if ([:len [/disk find slot=$volume comment~{owned}]]>[:len [/disk find slot=$volume comment~{by_us}]]) \
+             do={{{other_cluster}}}",
+            missing = Mark::Missing.stop(),
+            not_a_volume = Mark::NotAVolume.stop(),
+            other_cluster = Mark::OtherCluster.stop(),
+        )
+    }
+}
+
+/// Setting a property to what it is may tear the export down on the device, so only a difference is set.
+fn set_hosts(export: &Export) -> String {
+    let hosts = quote(host_list(export));
+    format!(
+        ":if ([:len [/disk find slot=$volume nvme-tcp-server-allow-host-name={hosts}]]=0) \
+         do={{/disk set $ours nvme-tcp-server-allow-host-name={hosts}}}"
+    )
+}
+
+fn set_export(export: &Export) -> String {
+    let switch = yes_or_no(export);
+    format!(
+        ":if ([:len [/disk find slot=$volume nvme-tcp-export={switch}]]=0) \
+         do={{/disk set $ours nvme-tcp-export={switch}}}"
+    )
+}
+
+fn is_off(export: &Export) -> bool {
+    match export {
+        Export::Off => true,
+        Export::AnyHost => false,
+        // An empty list would let everybody in.
+        Export::Hosts(hosts) => hosts.is_empty(),
+    }
+}
+
+fn yes_or_no(export: &Export) -> &'static str {
+    if is_off(export) { "no" } else { "yes" }
+}
+
+fn host_list(export: &Export) -> String {
+    match export {
+        Export::Off | Export::AnyHost => String::new(),
+        Export::Hosts(hosts) => hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// A text as a RouterOS string: whatever it holds, it is one value and nothing else.
+fn quote<'a>(text: impl Into<Cow<'a, str>>) -> Quoted<'a> {
+    Quoted(text.into())
+}
+
+/// A text that is written as a RouterOS string.
+struct Quoted<'a>(Cow<'a, str>);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for byte in self.0.bytes() {
+            match byte {
+                b'"' | b'\\' | b'$' | b'?' => write!(f, "\\{}", char::from(byte))?,
+                b' '..=b'~' => write!(f, "{}", char::from(byte))?,
+                _ => write!(f, "\\{byte:02X}")?,
+            }
+        }
+        f.write_str("\"")
+    }
+}
+
+/// A text as a regular expression (POSIX extended) that matches it and nothing else.
+fn literally(text: &str) -> String {
+    let mut expression = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !c.is_ascii_alphanumeric() && !matches!(c, '/' | ':' | '_' | '-') {
+            expression.push('\\');
+        }
+        expression.push(c);
+    }
+    expression
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The one SSH connection to an array: commands in, answers out, at most so many at a time, each with a deadline.
+//!
+//! The connection itself is the business of [`Keeper`], which lives as long as the program does, so that the driver starts
+//! and serves while the array is away.
+
+mod keeper;
+mod master;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::Stdio;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+pub use keeper::Keeper;
+pub use master::Destination;
+
+use keeper::State;
+use master::Link;
+
+/// How much of an answer is read. One disk in JSON takes about 2 kB.
+const LONGEST_ANSWER: usize = 64 << 10;
+
+/// How an array's SSH service is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where, as whom, and who is there.
+    pub destination: Destination,
+    /// Commands that run at the same time. The array takes 20 from everybody together unless told otherwise.
+    pub sessions: NonZeroUsize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a command may take, waiting for its turn included.
+    pub command_timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Error {
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Lost(String),
+    #[error("no answer in time")]
+    Late,
+}
+
+/// The connection as commands see it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Session {
+    state: watch::Receiver<State>,
+    turns: Arc<Semaphore>,
+    settings: Arc<Settings>,
+}
+
+impl Session {
+    /// A connection, and the task that keeps it. Nothing happens until that runs.
+    pub(super) fn new(settings: Settings) -> (Self, Keeper) {
+        let settings = Arc::new(settings);
+        let (sender, state) = watch::channel(State::Connecting);
+        let turns = Arc::new(Semaphore::new(settings.sessions.get()));
+        (Self { state, turns, settings: Arc::clone(&settings) }, Keeper::new(settings, sender))
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether the array is connected now.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(*self.state.borrow(), State::Up(_))
+    }
+
+    /// Runs one command and returns what it printed. Its exit status is dropped: RouterOS exits with 0 either way.
+    pub(super) async fn run(&self, command: &str) -> Result<String, Error> {
+        let deadline = Instant::now() + self.settings.command_timeout;
+        let busy = || {
+            let (sessions, timeout) = (self.settings.sessions, self.settings.command_timeout.as_secs());
+            Error::Unreachable(format!("all {sessions} sessions were busy for {timeout} s"))
+        };
+        let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| busy())?;
+        let _turn = turn.map_err(|_| Error::Unreachable("the program is shutting down".into()))?;
+        let link = self.link(deadline).await?;
+        let answered = timeout_at(deadline, exchange(&link, command)).await;
+        answered.unwrap_or_else(|_| {
+            // A link that once swallowed a command is not given another. Those that are on their way may still arrive.
+            link.distrust();
+            Err(Error::Late)
+        })
+    }
+
+    /// The link, if there is one or one is just being made; else at once why there is none.
+    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Error> {
+        let mut state = self.state.clone();
+        let settled = timeout_at(deadline, state.wait_for(|state| !matches!(state, State::Connecting))).await;
+        let Ok(Ok(state)) = settled else {
+            return Err(Error::Unreachable("still connecting, or the program is shutting down".into()));
+        };
+        match &*state {
+            State::Up(link) => Ok(Arc::clone(link)),
+            State::Down(reason) => Err(Error::Unreachable(reason.clone())),
+            State::Connecting => Err(Error::Unreachable("still connecting".into())),
+        }
+    }
+}
+
+/// One command over the link.
+async fn exchange(link: &Link, command: &str) -> Result<String, Error> {
+    let mut remote = link.session().raw_command(command);
+    remote.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = remote.spawn().await.map_err(|error| not_started(&error))?;
+    let pipes = (child.stdout().take(), child.stderr().take());
+    let (Some(stdout), Some(stderr)) = pipes else { return Err(Error::Lost("ssh gave no pipes".into())) };
+    let (answer, complaint) = tokio::join!(bounded(stdout), bounded(stderr));
+    match child.wait().await {
+        // Exit 127 is told as an error, and says no more than any other status.
+        Ok(_) | Err(openssh::Error::Remote(_)) => Ok(if answer.is_empty() { complaint } else { answer }),
+        // The link broke, yet what was printed before may be the whole answer; the frame tells.
+        Err(_) if !answer.is_empty() => Ok(answer),
+        Err(error) => Err(Error::Lost(chain(&error))),
+    }
+}
+
+/// An array that opens no further session has not seen the command. After anything else that went wrong it may have.
+fn not_started(error: &openssh::Error) -> Error {
+    let text = chain(error);
+    if text.contains("refused the request") {
+        Error::Unreachable(format!("the array opened no session: {text}"))
+    } else {
+        Error::Lost(text)
+    }
+}
+
+/// What a pipe gives until its end, and no more than an answer may be long; the rest is read and dropped.
+async fn bounded(mut pipe: impl AsyncRead + Unpin) -> String {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
+        let room = LONGEST_ANSWER - kept.len();
+        kept.extend_from_slice(&chunk[..count.min(room)]);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! One `ssh -M -N` as a child of ours, in the foreground: we see it die, read why on its standard error, choose every
+//! option ourselves, and reap it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::Notify;
+
+/// The program. An absolute path, since nothing that PATH finds first is to see the key.
+const SSH: &str = "/usr/bin/ssh";
+
+/// How much of what ssh says on standard error is kept.
+const LONGEST_COMPLAINT: u64 = 16 << 10;
+
+/// Where an array's SSH service is, as whom to use it, and how to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// User on the array.
+    pub user: String,
+    /// The private key's file.
+    pub key: PathBuf,
+    /// The file with the array's host key, in the form of known_hosts. No other key is accepted.
+    pub known_hosts: PathBuf,
+}
+
+/// What commands use of a master: its control socket.
+pub(super) struct Link {
+    session: openssh::Session,
+    distrusted: Notify,
+    /// The directory of the socket lives as long as anybody may use it.
+    _directory: TempDir,
+}
+
+impl Link {
+    pub(super) fn session(&self) -> &openssh::Session {
+        &self.session
+    }
+
+    /// Asks the keeper for another link.
+    pub(super) fn distrust(&self) {
+        self.distrusted.notify_one();
+    }
+
+    /// Until somebody has distrusted the link.
+    pub(super) async fn distrusted(&self) {
+        self.distrusted.notified().await;
+    }
+}
+
+/// A connected master. Killed when it is dropped.
+pub(super) struct Master {
+    child: Child,
+    stderr: ChildStderr,
+    link: Arc<Link>,
+}
+
+impl Master {
+    /// Connects. An error is why not, in ssh's own words.
+    pub(super) async fn connect(to: &Destination) -> Result<Self, String> {
+        let directory = tempfile::Builder::new()
+            .prefix("rds-csi-ssh-")
+            .tempdir()
+            .map_err(|error| format!("no directory for the control socket: {error}"))?;
+        let socket = directory.path().join("master");
+        let mut child = command(to, &socket).spawn().map_err(|error| format!("cannot run {SSH}: {error}"))?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err("ssh gave no pipes".into());
+        };
+        // ssh runs its LocalCommand once it is authenticated and listens on the control socket; or it ends.
+        let mut line = String::new();
+        let spoke = BufReader::new(stdout.take(64)).read_line(&mut line).await;
+        let directory = Link {
+            session: openssh::Session::resume_mux(socket.into_boxed_path(), None),
+            distrusted: Notify::new(),
+            _directory: directory,
+        };
+        let mut master = Self { child, stderr, link: Arc::new(directory) };
+        match spoke {
+            Ok(1..) => Ok(master),
+            Ok(0) | Err(_) => Err(master.ended().await),
+        }
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
+    }
+
+    /// Until the master has ended; why, in ssh's own words.
+    pub(super) async fn ended(&mut self) -> String {
+        let mut complaint = Vec::new();
+        let mut stderr = (&mut self.stderr).take(LONGEST_COMPLAINT);
+        let (_, status) = tokio::join!(stderr.read_to_end(&mut complaint), self.child.wait());
+        let complaint = String::from_utf8_lossy(&complaint);
+        let said = last_lines(&complaint);
+        match status {
+            Ok(status) if said.is_empty() => format!("ssh ended without a word ({status})"),
+            _ => said,
+        }
+    }
+
+    /// Kills and reaps it.
+    pub(super) async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::debug!(%error, "ssh was gone before it was killed");
+        }
+    }
+}
+
+/// The cause stands last. Before it come banners, and a warning of eight lines if a host key has changed.
+fn last_lines(complaint: &str) -> String {
+    let lines: Vec<_> = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(2)..].join("; ")
+}
+
+fn command(to: &Destination, socket: &Path) -> Command {
+    let mut command = Command::new(SSH);
+    command
+        .env_clear()
+        .env("LC_ALL", "C")
+        .args(["-F", "none", "-M", "-N", "-T"])
+        .arg("-S")
+        .arg(socket)
+        .args(["-p", &to.port.to_string()])
+        .args(["-l", &to.user])
+        .args(options(to))
+        .arg("--")
+        .arg(&to.host)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+fn options(to: &Destination) -> Vec<String> {
+    let files = [("IdentityFile", &to.key), ("UserKnownHostsFile", &to.known_hosts)];
+    let fixed = [
+        "BatchMode=yes",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+        "PreferredAuthentications=publickey",
+        // The one file given, and nothing that a machine or a user has gathered, decides who the array is.
+        "StrictHostKeyChecking=yes",
+        "GlobalKnownHostsFile=/dev/null",
+        "UpdateHostKeys=no",
+        "VerifyHostKeyDNS=no",
+        "ForwardAgent=no",
+        "ForwardX11=no",
+        "ClearAllForwardings=yes",
+        "ControlPersist=no",
+        "ConnectionAttempts=1",
+        // RouterOS leaves keepalive@openssh.com unanswered, so ssh would take a silent array for a dead one.
+        "ServerAliveInterval=0",
+        "TCPKeepAlive=yes",
+        "LogLevel=INFO",
+        // The sign that the control socket is there.
+        "PermitLocalCommand=yes",
+        "LocalCommand=echo connected",
+    ];
+    let mut options = Vec::new();
+    for option in
+        files.map(|(name, path)| format!("{name}={}", quoted(path))).into_iter().chain(fixed.map(Into::into))
+    {
+        options.extend(["-o".into(), option]);
+    }
+    options
+}
+
+/// A path as ssh's options take it: in quotes, its percent signs doubled, since `%h` and the like are replaced.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy().replace('%', "%%").replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{text}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_what_ssh_said_last() {
+        let warning = "@@@@@@@\r\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\r\n@@@@@@@\r\n\
+                       Host key for [127.0.0.1]:2222 has changed and you have requested strict checking.\r\n\
+                       Host key verification failed.\r\n";
+        assert_eq!(
+            last_lines(warning),
+            "Host key for [127.0.0.1]:2222 has changed and you have requested strict checking.; \
+             Host key verification failed."
+        );
+        assert_eq!(last_lines(""), "");
+    }
+
+    #[test]
+    fn a_path_is_one_value_to_ssh() {
+        assert_eq!(quoted(Path::new("/a b/%h\"\\")), r#""/a b/%%h\"\\""#);
+    }
+}
