@@ -26,7 +26,7 @@ lint:
 # Check licences, sources and banned crates of everything we link
 deny: _cargo-deny
     {{ cargo_deny }} --locked check --hide-inclusion-graph bans licenses sources
-    {{ cargo_deny }} --locked --manifest-path node-agent/Cargo.toml check --hide-inclusion-graph --config node-agent/deny.toml bans
+    {{ cargo_deny }} --locked --manifest-path node-agent/Cargo.toml --config node-agent/deny.toml check --hide-inclusion-graph bans
 
 # Run every test: unit, property, simulator and rig; arguments go to cargo test
 test *args: build
