@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::csi;
 use crate::csi::volume_capability::AccessType;
 use crate::csi::volume_capability::access_mode::Mode;
@@ -66,8 +68,9 @@ impl FromStr for FsType {
     }
 }
 
-/// By whom a volume is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// By whom a volume is used. Written into records that outlive the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum AccessMode {
     /// `ReadWriteOnce`: one node, as many pods on it as like.
     SingleNodeWriter,
