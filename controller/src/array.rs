@@ -3,8 +3,11 @@
 //! Nothing here knows CSI, Kubernetes or attachments. RouterOS is behind [`routeros`]; [`fake`] is the same in memory, and
 //! [`contract`] says what both must do.
 
+#[cfg(any(test, feature = "fake"))]
+pub mod contract;
 mod error;
-
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod names;
 pub mod routeros;
 
@@ -42,6 +45,8 @@ pub struct Wanted {
     pub id: VolumeId,
     /// Its exact size.
     pub size: Bytes,
+    /// The TCP port of its export.
+    pub port: u16,
     /// Who may connect to begin with.
     pub export: Export,
     /// What a person at the array is told about it.
@@ -57,6 +62,8 @@ pub struct Volume {
     pub size: Bytes,
     /// What it is exported under.
     pub nqn: Nqn,
+    /// The TCP port of its export.
+    pub port: u16,
     /// Who may connect.
     pub export: Export,
 }

@@ -4,3 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod array;
+pub mod attachments;
+pub mod node_agents;

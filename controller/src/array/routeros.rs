@@ -25,14 +25,13 @@ pub struct RouterOs {
     session: Session,
     pool: Pool,
     cluster: ClusterId,
-    nvme_port: u16,
 }
 
 impl RouterOs {
     /// The array, and the task that keeps it connected.
-    pub fn new(settings: Settings, pool: Pool, cluster: ClusterId, nvme_port: u16) -> (Self, Keeper) {
+    pub fn new(settings: Settings, pool: Pool, cluster: ClusterId) -> (Self, Keeper) {
         let (session, keeper) = Session::new(settings);
-        (Self { session, pool, cluster, nvme_port }, keeper)
+        (Self { session, pool, cluster }, keeper)
     }
 
     /// Whether it is connected now.
@@ -92,7 +91,7 @@ impl Array for RouterOs {
     async fn create(&self, wanted: &Wanted) -> Result<Volume, Error> {
         let nqn = Nqn::of_volume(&wanted.id);
         let place = self.place(&wanted.id, &nqn);
-        let line = place.create(wanted.size, self.nvme_port, &wanted.export, &wanted.label);
+        let line = place.create(wanted.size, wanted.port, &wanted.export, &wanted.label);
         let disk = self.disk("create", &place, &line).await?;
         let conflict = |what, found: String, wanted: String, id: &VolumeId| {
             if found == wanted {
@@ -104,7 +103,7 @@ impl Array for RouterOs {
         conflict("type", disk.kind.clone(), "file".into(), &wanted.id)?;
         conflict("file path", disk.path.clone(), place.image(), &wanted.id)?;
         conflict("NQN", disk.nqn.clone(), nqn.to_string(), &wanted.id)?;
-        conflict("port", disk.port.to_string(), self.nvme_port.to_string(), &wanted.id)?;
+        conflict("port", disk.port.to_string(), wanted.port.to_string(), &wanted.id)?;
         let owner = disk.comment.split(' ').next().filter(|owner| owner.starts_with("rds-csi:"));
         conflict("owner", owner.unwrap_or(&place.owner()).into(), place.owner(), &wanted.id)?;
         conflict("size", disk.size.to_string(), wanted.size.to_string(), &wanted.id)?;
@@ -155,7 +154,7 @@ fn volume(place: &Place<'_>, disk: &Disk) -> Result<Volume, Error> {
         (true, true) => Export::AnyHost,
         (true, false) => Export::Hosts(hosts),
     };
-    Ok(Volume { id: place.id.clone(), size: disk.size, nqn: place.nqn.clone(), export })
+    Ok(Volume { id: place.id.clone(), size: disk.size, port: disk.port, nqn: place.nqn.clone(), export })
 }
 
 fn stopped(mark: Mark, place: &Place<'_>) -> Error {

@@ -1,0 +1,137 @@
+//! What every array must do, as one suite that the fake and RouterOS both pass, so that the fake cannot drift.
+//!
+//! It wants an array without volumes and with space for 4 TiB, and leaves it as it was. A broken clause panics.
+
+use rds_csi_api::{Bytes, HostNqn, NodeName, Nqn, VolumeId, VolumeName};
+
+use super::{Array, Error, Export, Label, Volume, Wanted};
+
+/// Sizes that something once rounded: to `1T`, to GiB, to a float, to nothing.
+const SIZES: [Bytes; 4] = [
+    Bytes::new(1_649_267_441_664),
+    Bytes::new(1_073_741_824 + 4096),
+    Bytes::new(16_777_216),
+    Bytes::new(1_099_511_627_776 + 512),
+];
+
+/// All clauses, one after the other.
+pub async fn every_clause(array: &impl Array) {
+    a_volume_is_as_it_was_asked_for(array).await;
+    a_repeated_create_gives_the_same_volume(array).await;
+    a_create_that_differs_is_a_conflict_and_changes_nothing(array).await;
+    what_is_not_there_is_missing_and_deleted_already(array).await;
+    who_may_connect_is_set_as_often_as_asked(array).await;
+    a_fence_lets_in_those_it_names(array).await;
+    no_host_is_nobody(array).await;
+}
+
+fn id(name: &str) -> VolumeId {
+    let name: VolumeName = name.parse().expect("the suite's names are valid");
+    VolumeId::for_name(&name)
+}
+
+fn wanted(name: &str, size: Bytes) -> Wanted {
+    Wanted { id: id(name), size, port: 4420, export: Export::Off, label: Label::default() }
+}
+
+fn hosts(names: &[&str]) -> Export {
+    Export::to_hosts(names.iter().map(|name| {
+        let node: NodeName = name.parse().expect("the suite's nodes are valid");
+        HostNqn::of(&node)
+    }))
+}
+
+async fn made(array: &impl Array, wanted: &Wanted) -> Volume {
+    array.create(wanted).await.expect("the volume is made")
+}
+
+async fn removed(array: &impl Array, id: &VolumeId) {
+    array.delete(id).await.expect("the volume is removed");
+    assert_eq!(array.volume(id).await, Err(Error::Missing(id.clone())));
+}
+
+/// Size to the byte, NQN, port and export, and the same when it is asked for later.
+async fn a_volume_is_as_it_was_asked_for(array: &impl Array) {
+    for size in SIZES {
+        for export in [Export::Off, Export::AnyHost, hosts(&["w1", "w2"])] {
+            let wanted = Wanted { export: export.clone(), ..wanted("contract exact", size) };
+            let expected =
+                Volume { nqn: Nqn::of_volume(&wanted.id), id: wanted.id.clone(), size, port: 4420, export };
+            assert_eq!(made(array, &wanted).await, expected);
+            assert_eq!(array.volume(&wanted.id).await.as_ref(), Ok(&expected));
+            removed(array, &wanted.id).await;
+        }
+    }
+}
+
+async fn a_repeated_create_gives_the_same_volume(array: &impl Array) {
+    let wanted = wanted("contract repeat", Bytes::gib(1));
+    let first = made(array, &wanted).await;
+    assert_eq!(made(array, &wanted).await, first);
+    // In use meanwhile: the repeat does not take the export back.
+    let used = array.admit(&wanted.id, &hosts(&["w1"])).await.expect("it is exported");
+    assert_eq!(made(array, &wanted).await, used);
+    removed(array, &wanted.id).await;
+}
+
+async fn a_create_that_differs_is_a_conflict_and_changes_nothing(array: &impl Array) {
+    let wanted = wanted("contract conflict", Bytes::gib(1));
+    let first = made(array, &wanted).await;
+    for other in [
+        Wanted { size: Bytes::gib(2), ..wanted.clone() },
+        Wanted { size: Bytes::new((1 << 30) - 4096), ..wanted.clone() },
+        Wanted { port: 4421, ..wanted.clone() },
+    ] {
+        let refused = array.create(&other).await;
+        assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+        assert_eq!(array.volume(&wanted.id).await.as_ref(), Ok(&first));
+    }
+    removed(array, &wanted.id).await;
+}
+
+async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {
+    let id = id("contract missing");
+    let missing = Err(Error::Missing(id.clone()));
+    assert_eq!(array.volume(&id).await, missing);
+    assert_eq!(array.admit(&id, &Export::AnyHost).await, missing);
+    assert_eq!(array.fence(&id, &Export::Off).await, missing);
+    assert_eq!(array.delete(&id).await, Ok(()));
+    assert_eq!(array.delete(&id).await, Ok(()));
+}
+
+async fn who_may_connect_is_set_as_often_as_asked(array: &impl Array) {
+    let wanted = wanted("contract admit", Bytes::gib(1));
+    made(array, &wanted).await;
+    for export in [
+        hosts(&["w1"]),
+        hosts(&["w1"]),
+        hosts(&["w1", "w2"]),
+        hosts(&["w2"]),
+        Export::Off,
+        Export::AnyHost,
+        Export::Off,
+    ] {
+        let volume = array.admit(&wanted.id, &export).await.expect("it is admitted");
+        assert_eq!(volume.export, export);
+    }
+    removed(array, &wanted.id).await;
+}
+
+async fn a_fence_lets_in_those_it_names(array: &impl Array) {
+    let wanted = Wanted { export: hosts(&["w1", "w2"]), ..wanted("contract fence", Bytes::gib(1)) };
+    made(array, &wanted).await;
+    for export in [hosts(&["w2"]), Export::Off, Export::Off] {
+        let volume = array.fence(&wanted.id, &export).await.expect("it is fenced");
+        assert_eq!(volume.export, export);
+    }
+    removed(array, &wanted.id).await;
+}
+
+async fn no_host_is_nobody(array: &impl Array) {
+    let nobody = Export::Hosts([].into());
+    let wanted = Wanted { export: nobody.clone(), ..wanted("contract nobody", Bytes::gib(1)) };
+    assert_eq!(made(array, &wanted).await.export, Export::Off);
+    assert_eq!(array.admit(&wanted.id, &nobody).await.expect("it is set").export, Export::Off);
+    assert_eq!(array.fence(&wanted.id, &nobody).await.expect("it is set").export, Export::Off);
+    removed(array, &wanted.id).await;
+}

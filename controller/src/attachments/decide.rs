@@ -1,0 +1,241 @@
+//! The rules: who may hold a volume, and when one who holds it may be let go.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use rds_csi_api::{AccessMode, Failure, Kind, NodeName};
+
+use super::record::{Attachment, Record, Rights, Shape};
+
+/// A live migration needs two nodes. More would be a cluster filesystem, which this is not for.
+const MOST_WRITERS: usize = 2;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A node wants to hold the volume.
+    Publish(Claim),
+    /// Nodes are to let it go. Of those that hold it, what they themselves say.
+    Unpublish {
+        /// The nodes, with their word.
+        leaving: BTreeMap<NodeName, Testimony>,
+        /// Whether a node that does not answer can be shut out.
+        fence: Fence,
+    },
+}
+
+/// A node's wish to hold the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which node.
+    pub node: NodeName,
+    /// As what.
+    pub shape: Shape,
+    /// Together with whom.
+    pub mode: AccessMode,
+    /// To do what.
+    pub rights: Rights,
+}
+
+/// What a node's agent says about a volume there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Testimony {
+    /// Nothing of it is left on the node.
+    Gone,
+    /// It is in use there, and by what.
+    InUse(String),
+    /// It gave no usable answer, and why.
+    Silent(String),
+}
+
+/// How a node can be kept from writing without its help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// Not at all: every host may connect to every volume.
+    None,
+    /// The array admits named hosts only, and cuts the connections of all others.
+    Acl,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Write this record, then let its nodes in.
+    Attach(Record),
+    /// The node holds it just so already: let the record's nodes in, in case that was cut off.
+    Keep,
+    /// None of the nodes holds it.
+    Nothing,
+    /// Nothing of it is left on the nodes: let only the nodes of this record in, then write it.
+    Detach(Record),
+    /// A node may still write: cut its connection first, then as for [`Decision::Detach`].
+    FenceAndDetach(Record),
+    /// It must not be.
+    Refuse(Refusal),
+}
+
+/// Why it must not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another node holds it, and one of the two does not share.
+    #[error(
+        "node {holder} holds the volume ({how}), and it is not shared: stop the pods that use it there, \
+         or wait until it is detached"
+    )]
+    Held {
+        /// The node.
+        holder: NodeName,
+        /// In which access mode.
+        how: &'static str,
+    },
+    /// As many nodes hold it as may.
+    #[error(
+        "nodes {first} and {second} hold the volume, and two is the most: one of them must let it go first"
+    )]
+    Full {
+        /// One node.
+        first: NodeName,
+        /// The other.
+        second: NodeName,
+    },
+    /// The node holds it in another way.
+    #[error(
+        "node {node} holds the volume already, but otherwise: {held}, not {asked}; detach it there before it is \
+         attached in another way"
+    )]
+    Differs {
+        /// The node.
+        node: NodeName,
+        /// How it holds it.
+        held: String,
+        /// How it asked for it.
+        asked: String,
+    },
+    /// Two nodes would destroy a filesystem.
+    #[error(
+        "a filesystem cannot be written by several nodes: set volumeMode: Block in the PVC, or ask for ReadWriteOnce"
+    )]
+    SharedFilesystem,
+    /// The node says that it uses it.
+    #[error("the volume is still in use on node {node}: {what}")]
+    InUse {
+        /// The node.
+        node: NodeName,
+        /// By what.
+        what: String,
+    },
+    /// The node says nothing, and nothing could keep it from writing.
+    #[error(
+        "node {node} may still write to the volume, since its agent does not say otherwise ({why}), and with \
+         fence: none nothing can stop it: bring the node's agent back, or shut the node down for good and run the \
+         controller with --fence acl"
+    )]
+    Unfenced {
+        /// The node.
+        node: NodeName,
+        /// What is known of the silence.
+        why: String,
+    },
+}
+
+impl Failure for Refusal {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Held { .. } | Self::Full { .. } | Self::Unfenced { .. } => Kind::Refused,
+            Self::Differs { .. } => Kind::Conflict,
+            Self::SharedFilesystem => Kind::Invalid,
+            Self::InUse { .. } => Kind::InUse,
+        }
+    }
+}
+
+/// What is to be done about a request, given who holds the volume.
+pub fn decide(record: &Record, request: Request, now: SystemTime) -> Decision {
+    match request {
+        Request::Publish(claim) => publish(record, claim, now),
+        Request::Unpublish { leaving, fence } => unpublish(record, leaving, fence),
+    }
+}
+
+fn publish(record: &Record, claim: Claim, now: SystemTime) -> Decision {
+    if claim.shape == Shape::Filesystem && claim.mode == AccessMode::MultiNodeWriter {
+        return Decision::Refuse(Refusal::SharedFilesystem);
+    }
+    let Claim { node, shape, mode, rights } = claim;
+    if let Some(held) = record.of(&node) {
+        return if (held.shape, held.mode, held.rights) == (shape, mode, rights) {
+            Decision::Keep
+        } else {
+            let held = told(held.shape, held.mode, held.rights);
+            Decision::Refuse(Refusal::Differs { node, held, asked: told(shape, mode, rights) })
+        };
+    }
+    let stranger = record.attachments().find(|(_, held)| !shared(held.mode, mode) || held.shape != shape);
+    if let Some((holder, held)) = stranger {
+        return Decision::Refuse(Refusal::Held { holder: holder.clone(), how: name(held.mode) });
+    }
+    let holders: Vec<_> = record.nodes().collect();
+    match holders[..] {
+        [first, second, ..] if mode == AccessMode::MultiNodeWriter && holders.len() >= MOST_WRITERS => {
+            Decision::Refuse(Refusal::Full { first: first.clone(), second: second.clone() })
+        }
+        _ => Decision::Attach(record.with(node, Attachment { shape, mode, rights, since: now })),
+    }
+}
+
+fn unpublish(record: &Record, leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Decision {
+    let leaving: Vec<_> = leaving.into_iter().filter(|(node, _)| record.of(node).is_some()).collect();
+    if leaving.is_empty() {
+        return Decision::Nothing;
+    }
+    let left = record.without(leaving.iter().map(|(node, _)| node));
+    let mut silent = None;
+    for (node, testimony) in leaving {
+        match testimony {
+            Testimony::Gone => {}
+            Testimony::InUse(what) => return Decision::Refuse(Refusal::InUse { node, what }),
+            Testimony::Silent(why) => silent = Some((node, why)),
+        }
+    }
+    match (silent, fence) {
+        (None, _) => Decision::Detach(left),
+        (Some(_), Fence::Acl) => Decision::FenceAndDetach(left),
+        (Some((node, why)), Fence::None) => Decision::Refuse(Refusal::Unfenced { node, why }),
+    }
+}
+
+/// Whether two nodes may hold a volume at once, one in each mode.
+const fn shared(one: AccessMode, other: AccessMode) -> bool {
+    matches!(
+        (one, other),
+        (AccessMode::MultiNodeWriter, AccessMode::MultiNodeWriter)
+            | (AccessMode::MultiNodeReader, AccessMode::MultiNodeReader)
+    )
+}
+
+/// As Kubernetes names the mode, where it does.
+const fn name(mode: AccessMode) -> &'static str {
+    match mode {
+        AccessMode::SingleNodeWriter => "ReadWriteOnce",
+        AccessMode::SingleNodeSingleWriter => "ReadWriteOncePod",
+        AccessMode::SingleNodeMultiWriter => "SINGLE_NODE_MULTI_WRITER",
+        AccessMode::SingleNodeReader => "SINGLE_NODE_READER_ONLY",
+        AccessMode::MultiNodeReader => "ReadOnlyMany",
+        AccessMode::MultiNodeWriter => "ReadWriteMany",
+    }
+}
+
+fn told(shape: Shape, mode: AccessMode, rights: Rights) -> String {
+    let shape = match shape {
+        Shape::Block => "block",
+        Shape::Filesystem => "filesystem",
+    };
+    let rights = match rights {
+        Rights::Write => "",
+        Rights::Read => ", read-only",
+    };
+    format!("{shape}, {}{rights}", name(mode))
+}
+
+#[cfg(test)]
+mod tests;

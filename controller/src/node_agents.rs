@@ -1,0 +1,228 @@
+//! Asks the agents of the nodes what they have of a volume. A node that does not answer has not said that it has nothing.
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
+use rds_csi_api::node_agent::{self as wire, Connection, GetVolumeRequest};
+use rds_csi_api::text::Malformed;
+use rds_csi_api::{NodeName, Nqn, VolumeId};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::attachments::Testimony;
+
+/// The name in every agent's certificate. Agents are told apart by their address, not by it.
+const SERVER_NAME: &str = "rds-csi-node-agent";
+
+/// How long an agent may take. It only reads /proc and /sys; the attacher gives a detach 15 s by default.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Somebody who can say what a node has of a volume.
+pub trait Witness: Send + Sync + 'static {
+    /// What the node's agent says. No answer is an answer too.
+    fn testify(
+        &self,
+        node: &NodeName,
+        volume: &VolumeId,
+        nqn: &Nqn,
+    ) -> impl Future<Output = Testimony> + Send;
+}
+
+/// Where one node's agent listens: `NAME=HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentAddress {
+    /// The node.
+    pub node: NodeName,
+    /// Host and port.
+    pub authority: String,
+}
+
+impl FromStr for AgentAddress {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let malformed =
+            || Malformed::new("node agent", text, "give NAME=HOST:PORT, such as worker-1=10.0.0.11:9810");
+        let (node, authority) = text.split_once('=').ok_or_else(malformed)?;
+        let (host, port) = authority.rsplit_once(':').ok_or_else(malformed)?;
+        let usable = !host.is_empty()
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+            && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'));
+        if !usable {
+            return Err(malformed());
+        }
+        Ok(Self { node: node.parse()?, authority: authority.into() })
+    }
+}
+
+/// What proves to an agent that it is the controller who asks, and to us that it is an agent who answers. PEM.
+pub struct Credentials {
+    /// The authority that signed the agents' certificates.
+    pub ca: Vec<u8>,
+    /// Our certificate.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+}
+
+/// The agents of all nodes. Connections are made when they are first needed, and again after they broke.
+#[derive(Debug, Clone)]
+pub struct NodeAgents {
+    agents: BTreeMap<NodeName, NodeAgentClient<Channel>>,
+}
+
+/// Why the agents cannot be called at all.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the agent of node {node} at {authority} cannot be called: check --node-agent, --agent-ca, --agent-cert and --agent-key"
+)]
+pub struct Error {
+    node: NodeName,
+    authority: String,
+    #[source]
+    source: tonic::transport::Error,
+}
+
+impl NodeAgents {
+    /// No agents: every node is silent.
+    pub fn none() -> Self {
+        Self { agents: BTreeMap::new() }
+    }
+
+    /// The agents at these addresses.
+    pub fn new(addresses: Vec<AgentAddress>, credentials: &Credentials) -> Result<Self, Error> {
+        let tls = ClientTlsConfig::new()
+            .domain_name(SERVER_NAME)
+            .ca_certificate(Certificate::from_pem(&credentials.ca))
+            .identity(Identity::from_pem(&credentials.certificate, &credentials.key));
+        let mut agents = BTreeMap::new();
+        for AgentAddress { node, authority } in addresses {
+            let endpoint = Endpoint::from_shared(format!("https://{authority}"))
+                .and_then(|endpoint| endpoint.connect_timeout(DEADLINE).tls_config(tls.clone()));
+            match endpoint {
+                Ok(endpoint) => agents.insert(node, NodeAgentClient::new(endpoint.connect_lazy())),
+                Err(source) => return Err(Error { node, authority, source }),
+            };
+        }
+        Ok(Self { agents })
+    }
+}
+
+impl Witness for NodeAgents {
+    async fn testify(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Testimony {
+        let Some(agent) = self.agents.get(node) else {
+            return Testimony::Silent("no --node-agent is given for it".into());
+        };
+        let request = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
+        let answer = tokio::time::timeout(DEADLINE, agent.clone().get_volume(request)).await;
+        match answer {
+            Ok(Ok(answer)) => testimony(answer.into_inner().volume.as_ref()),
+            Ok(Err(status)) => Testimony::Silent(told(&status)),
+            Err(_) => Testimony::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
+        }
+    }
+}
+
+/// What an agent's answer means. Only a volume that nothing can reach any more is gone.
+fn testimony(volume: Option<&wire::Volume>) -> Testimony {
+    let Some(volume) = volume else { return Testimony::Gone };
+    let mut uses: Vec<_> = volume.holders.iter().map(holder).collect();
+    if uses.is_empty() {
+        uses.extend(volume.publish_paths.iter().map(|path| format!("it is published at {path}")));
+        if !volume.staging_path.is_empty() {
+            uses.push(format!("it is staged at {}", volume.staging_path));
+        }
+    }
+    let device = if volume.device.is_empty() { "" } else { " as " };
+    match volume.connection() {
+        // A record may be left of a volume that is neither connected nor mounted. Nothing writes by a record.
+        Connection::Absent if uses.is_empty() => return Testimony::Gone,
+        _ if !uses.is_empty() => {}
+        Connection::Absent | Connection::Unspecified => {
+            uses.push("its connection is in no known state".into())
+        }
+        Connection::Connecting => uses.push(format!("it is connecting{device}{}", volume.device)),
+        Connection::Live => uses.push(format!("it is connected{device}{}", volume.device)),
+    }
+    Testimony::InUse(uses.join("; "))
+}
+
+fn holder(holder: &wire::Holder) -> String {
+    let wire::Holder { pid, command, path, .. } = holder;
+    match holder.r#use() {
+        wire::Use::OpenFile => format!("process {pid} ({command}) has {path} open"),
+        wire::Use::Mount => format!("it is mounted at {path}, as process {pid} ({command}) sees it"),
+        wire::Use::BlockDevice => format!("the block device {path} is built on it"),
+        wire::Use::Unspecified => format!("process {pid} ({command}) holds {path}"),
+    }
+}
+
+/// A status with what lies beneath it: for a failed connection that is all that matters.
+fn told(status: &tonic::Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(connection: Connection) -> wire::Volume {
+        wire::Volume { connection: connection.into(), ..wire::Volume::default() }
+    }
+
+    fn use_of(volume: &wire::Volume) -> String {
+        match testimony(Some(volume)) {
+            Testimony::InUse(what) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_nothing_can_reach_is_gone() {
+        assert_eq!(testimony(None), Testimony::Gone);
+        assert_eq!(testimony(Some(&volume(Connection::Absent))), Testimony::Gone);
+        assert!(use_of(&volume(Connection::Unspecified)).contains("no known state"));
+        assert!(use_of(&volume(Connection::Connecting)).contains("connecting"));
+        let live = wire::Volume { device: "/dev/nvme1n1".into(), ..volume(Connection::Live) };
+        assert_eq!(use_of(&live), "it is connected as /dev/nvme1n1");
+        let staged = wire::Volume { staging_path: "/stage".into(), ..volume(Connection::Absent) };
+        assert_eq!(use_of(&staged), "it is staged at /stage");
+        let published = wire::Volume { publish_paths: vec!["/pod".into()], ..staged };
+        assert_eq!(use_of(&published), "it is published at /pod; it is staged at /stage");
+    }
+
+    #[test]
+    fn a_holder_is_named_with_process_command_and_path() {
+        let open = wire::Holder {
+            r#use: wire::Use::OpenFile.into(),
+            pid: 4711,
+            command: "postgres".into(),
+            path: "/data/base/1".into(),
+        };
+        let held =
+            wire::Volume { holders: vec![open], staging_path: "/stage".into(), ..volume(Connection::Live) };
+        assert_eq!(use_of(&held), "process 4711 (postgres) has /data/base/1 open");
+    }
+
+    #[test]
+    fn an_address_names_its_node() {
+        let address: AgentAddress = "w1=[fd00::1]:9810".parse().unwrap();
+        assert_eq!((address.node.as_str(), address.authority.as_str()), ("w1", "[fd00::1]:9810"));
+        for text in
+            ["", "w1", "w1=", "w1=host", "w1=host:0", "w1=:9810", "W 1=host:1", "w1=a/b:1", "w1=u@h:1"]
+        {
+            assert!(text.parse::<AgentAddress>().is_err(), "{text:?}");
+        }
+    }
+}
