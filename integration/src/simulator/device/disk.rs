@@ -1,0 +1,305 @@
+//! `/disk`: the pool, and disks that are files on it.
+
+use serde::{Deserialize, Serialize};
+
+use super::exports::{self, Step};
+use super::{Dialect, Item, Space, State, Unset};
+use crate::simulator::backend::{self, EntryKind, Export, Hosts, PoolPath};
+use crate::simulator::menus::Arguments;
+use crate::simulator::script::{Failure, ItemId, Value};
+use crate::simulator::version::Version;
+
+/// Releases from here on refuse slot names of more than 32 characters.
+const SHORT_SLOTS: Version = Version::new(7, 24);
+const LONGEST_SLOT: usize = 32;
+/// The pool's own disk; file disks are numbered from 1.
+const POOL: ItemId = ItemId(0);
+
+/// A disk whose content is a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FileDisk {
+    /// Its name.
+    pub slot: String,
+    /// The file, with the pool's name and a leading slash.
+    pub file_path: String,
+    /// Bytes.
+    pub file_size: u64,
+    /// Free text.
+    pub comment: String,
+    /// Whether the device itself mounts a filesystem that it finds on the disk.
+    pub mount_filesystem: bool,
+    /// Whether hosts may connect at all.
+    pub nvme_tcp_export: bool,
+    /// TCP port of the export.
+    pub nvme_tcp_server_port: u16,
+    /// The subsystem's name; if empty, the name is made from the slot.
+    pub nvme_tcp_server_nqn: String,
+    /// Host NQNs, separated by commas; if empty, any host may connect.
+    pub nvme_tcp_server_allow_host_name: String,
+}
+
+impl FileDisk {
+    fn new(slot: &str, file_path: String) -> Self {
+        Self {
+            slot: slot.to_owned(),
+            file_path,
+            file_size: 0,
+            comment: String::new(),
+            mount_filesystem: true,
+            nvme_tcp_export: false,
+            nvme_tcp_server_port: 4420,
+            nvme_tcp_server_nqn: String::new(),
+            nvme_tcp_server_allow_host_name: String::new(),
+        }
+    }
+
+    /// The NQN under which hosts find the disk.
+    pub fn nqn(&self) -> String {
+        if self.nvme_tcp_server_nqn.is_empty() {
+            format!("nqn.2000-02.com.mikrotik:{}", self.slot)
+        } else {
+            self.nvme_tcp_server_nqn.clone()
+        }
+    }
+
+    /// The file within the pool.
+    pub(super) fn file(&self) -> Option<PoolPath> {
+        let (_pool, path) = self.file_path.trim_start_matches('/').split_once('/')?;
+        PoolPath::new(path)
+    }
+
+    /// What the target has to offer for this disk, if anything.
+    pub(super) fn export(&self) -> Option<Export> {
+        let hosts: Vec<String> = self
+            .nvme_tcp_server_allow_host_name
+            .split(',')
+            .map(|host| host.trim().to_owned())
+            .filter(|host| !host.is_empty())
+            .collect();
+        let hosts = if hosts.is_empty() { Hosts::Any } else { Hosts::Only(hosts) };
+        let (nqn, port) = (self.nqn(), self.nvme_tcp_server_port);
+        self.file().filter(|_| self.nvme_tcp_export).map(|file| Export { nqn, port, file, hosts })
+    }
+
+    fn apply(&mut self, arguments: &Arguments) {
+        let text = |name: &str, setting: &mut String| {
+            if let Some(given) = arguments.text(name) {
+                given.clone_into(setting);
+            }
+        };
+        text("slot", &mut self.slot);
+        text("comment", &mut self.comment);
+        text("nvme-tcp-server-nqn", &mut self.nvme_tcp_server_nqn);
+        text("nvme-tcp-server-allow-host-name", &mut self.nvme_tcp_server_allow_host_name);
+        self.mount_filesystem = arguments.yes("mount-filesystem").unwrap_or(self.mount_filesystem);
+        self.nvme_tcp_export = arguments.yes("nvme-tcp-export").unwrap_or(self.nvme_tcp_export);
+        let port = arguments.number("nvme-tcp-server-port").and_then(|port| u16::try_from(port).ok());
+        self.nvme_tcp_server_port = port.unwrap_or(self.nvme_tcp_server_port);
+        self.file_size = arguments.number("file-size").unwrap_or(self.file_size);
+    }
+
+    fn item(&self, id: ItemId, dialect: Dialect) -> Item {
+        let text = |text: &str| Value::text(text);
+        let mut properties = vec![
+            ("type", text("file")),
+            ("slot", text(&self.slot)),
+            ("slot-default", text("")),
+            ("parent", text("")),
+            ("comment", text(&self.comment)),
+            ("fs", text("")),
+            ("model", text(&self.file_path)),
+            ("size", Value::unsigned(self.file_size)),
+            ("mount-filesystem", Value::Bool(self.mount_filesystem)),
+            ("mount-read-only", Value::Bool(false)),
+            ("compress", Value::Bool(false)),
+            ("sector-size", Value::Number(512)),
+            ("raid-master", text("none")),
+            ("nvme-tcp-export", Value::Bool(self.nvme_tcp_export)),
+            ("nvme-tcp-server-port", Value::unsigned(self.nvme_tcp_server_port.into())),
+            ("nvme-tcp-server-nqn", text(&self.nvme_tcp_server_nqn)),
+            ("nvme-tcp-server-allow-host-name", text(&self.nvme_tcp_server_allow_host_name)),
+            ("iscsi-export", Value::Bool(false)),
+            ("nfs-sharing", Value::Bool(false)),
+            ("smb-sharing", Value::Bool(false)),
+            ("media-sharing", Value::Bool(false)),
+            ("media-interface", text("none")),
+            ("swap", Value::Bool(false)),
+            ("file-path", text(&self.file_path)),
+            ("file-size", Value::unsigned(self.file_size)),
+            ("file-offset", Value::Number(0)),
+            ("block-device", Value::Bool(true)),
+            ("mounted", Value::Bool(false)),
+        ];
+        if dialect.unset == Unset::Absent {
+            properties.retain(|(_, value)| *value != Value::text(""));
+        }
+        Item::new(id, properties)
+    }
+}
+
+pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<Item>, Failure> {
+    let capacity = state.backend.capacity()?;
+    let pool = Item::new(
+        POOL,
+        vec![
+            ("type", Value::text("raid")),
+            ("slot", Value::text("raid1")),
+            ("fs", Value::text("btrfs")),
+            ("fs-label", Value::text(pool)),
+            ("model", Value::text("RAID")),
+            ("size", Value::unsigned(capacity.size)),
+            ("free", Value::unsigned(capacity.free)),
+            ("mount-filesystem", Value::Bool(true)),
+            ("mount-point", Value::text(pool)),
+            ("nvme-tcp-export", Value::Bool(false)),
+            ("block-device", Value::Bool(true)),
+            ("mounted", Value::Bool(true)),
+        ],
+    );
+    let files = state.disks.iter().map(|(id, disk)| disk.item(*id, dialect));
+    Ok(std::iter::once(pool).chain(files).collect())
+}
+
+pub(super) fn add(
+    state: &mut State,
+    pool: &str,
+    version: Version,
+    arguments: &Arguments,
+    space: Space,
+) -> Result<ItemId, Failure> {
+    let missing = |name: &str| Failure::new(format!("missing value(s) of argument(s) {name}"));
+    arguments.text("type").ok_or_else(|| missing("type"))?;
+    let given_path = arguments.text("file-path").ok_or_else(|| missing("file-path"))?;
+    let slot = arguments.text("slot").ok_or_else(|| missing("slot"))?;
+    let invalid_path = || Failure::new("invalid value for argument file-path");
+    let path = PoolPath::within(pool, given_path).ok_or_else(invalid_path)?;
+
+    let mut disk = match arguments.value("copy-from") {
+        // Settings only, the NQN among them, and not one byte of data.
+        Some(source) => {
+            let (source, _) = state
+                .disks
+                .iter()
+                .map(|(id, disk)| (disk, id))
+                .find(|(disk, id)| source.equals(&Value::Id(**id)) || source.equals(&Value::text(&disk.slot)))
+                .ok_or_else(|| Failure::new("no such item"))?;
+            FileDisk { file_path: format!("/{pool}/{path}"), file_size: 0, ..source.clone() }
+        }
+        None => FileDisk::new(slot, format!("/{pool}/{path}")),
+    };
+    disk.apply(arguments);
+    check(state, &disk, version, None)?;
+    if state.uses(|other| other.file_path == disk.file_path) {
+        return Err(Failure::new("failure: already have such file-path"));
+    }
+
+    let found = state.backend.entries()?.into_iter().find(|entry| entry.path == path);
+    let made = match (found.map(|entry| entry.kind), arguments.number("file-size")) {
+        (Some(EntryKind::Directory), _) => return Err(invalid_path()),
+        (None, None) => return Err(missing("file-size")),
+        (None, Some(size)) => {
+            room(space)?;
+            state.backend.create_file(&path, size)?;
+            Made::Now
+        }
+        // An item over an existing file takes the file as it is.
+        (Some(EntryKind::File { size, .. }), wanted) => {
+            disk.file_size = size.max(wanted.unwrap_or(size));
+            grow(state, &path, size, wanted.unwrap_or(size), space)?;
+            Made::Before
+        }
+    };
+    let exported = disk.export().map_or(Ok(()), |export| state.backend.export(&export));
+    if let Err(error) = exported {
+        if made == Made::Now {
+            state.backend.remove_file(&path)?;
+        }
+        return Err(error.into());
+    }
+    let id = state.insert(disk);
+    state.save()?;
+    Ok(id)
+}
+
+/// Whether a disk's file is older than the disk.
+#[derive(PartialEq, Eq)]
+enum Made {
+    Now,
+    Before,
+}
+
+pub(super) fn set(
+    state: &mut State,
+    version: Version,
+    id: ItemId,
+    arguments: &Arguments,
+    space: Space,
+) -> Result<(), Failure> {
+    if id == POOL {
+        return Err(Failure::new("failure: can not change the pool's disk while it is mounted"));
+    }
+    let before = state.disks.get(&id).cloned().ok_or_else(|| Failure::new("no such item"))?;
+    let mut after = before.clone();
+    after.apply(arguments);
+    check(state, &after, version, Some(id))?;
+    if let Some(path) = after.file() {
+        grow(state, &path, before.file_size, after.file_size, space)?;
+    }
+    for step in exports::steps(before.export(), after.export()) {
+        match step {
+            Step::Unexport(nqn) => state.backend.unexport(&nqn)?,
+            Step::Export(export) => state.backend.export(&export)?,
+            Step::SetHosts(nqn, hosts) => state.backend.set_hosts(&nqn, &hosts)?,
+        }
+    }
+    state.disks.insert(id, after);
+    Ok(state.save()?)
+}
+
+/// Forgets the disk and leaves its file.
+pub(super) fn remove(state: &mut State, id: ItemId) -> Result<(), Failure> {
+    if id == POOL {
+        return Err(Failure::new("failure: can not remove the pool's disk while it is mounted"));
+    }
+    let disk = state.disks.get(&id).ok_or_else(|| Failure::new("no such item"))?;
+    if let Some(export) = disk.export() {
+        state.backend.unexport(&export.nqn)?;
+    }
+    state.disks.remove(&id);
+    Ok(state.save()?)
+}
+
+/// What must hold among all disks.
+fn check(state: &State, disk: &FileDisk, version: Version, own: Option<ItemId>) -> Result<(), Failure> {
+    if disk.slot.is_empty() || (version >= SHORT_SLOTS && disk.slot.chars().count() > LONGEST_SLOT) {
+        return Err(Failure::new("invalid value for argument slot"));
+    }
+    let others = || state.disks.iter().filter(|(id, _)| Some(**id) != own).map(|(_, other)| other);
+    if others().any(|other| other.slot == disk.slot) {
+        return Err(Failure::new("failure: already have such slot"));
+    }
+    let exported = others().filter_map(FileDisk::export);
+    if disk.nvme_tcp_export && exported.into_iter().any(|other| other.nqn == disk.nqn()) {
+        return Err(Failure::new("failure: already have such nvme-tcp-server-nqn"));
+    }
+    Ok(())
+}
+
+fn grow(state: &mut State, path: &PoolPath, from: u64, to: u64, space: Space) -> Result<(), Failure> {
+    match to.cmp(&from) {
+        std::cmp::Ordering::Less => Err(Failure::new("failure: file can not be made smaller")),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => {
+            room(space)?;
+            Ok(state.backend.grow_file(path, to)?)
+        }
+    }
+}
+
+fn room(space: Space) -> Result<(), Failure> {
+    match space {
+        Space::AsItIs => Ok(()),
+        Space::Exhausted => Err(backend::Error::Full.into()),
+    }
+}

@@ -1,0 +1,151 @@
+//! What can be made to go wrong between a client and the array.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that goes wrong, for some commands, for some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What happens.
+    #[serde(flatten)]
+    pub effect: Effect,
+    /// How often it happens; without a number until it is cleared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// Happens only to command lines that contain this text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containing: Option<String>,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "kebab-case")]
+pub enum Effect {
+    /// A command begins so much later.
+    Latency {
+        /// How much, in milliseconds.
+        milliseconds: u64,
+    },
+    /// New connections are closed before the first byte; those that are open go on.
+    RefuseConnections,
+    /// The connection breaks before the command does anything.
+    DropBefore,
+    /// The connection breaks after the command has done everything, before its first byte of output.
+    DropAfter,
+    /// The command runs, but what comes back is not its output.
+    Garbage,
+    /// There is no room for files.
+    DiskFull,
+    /// The user's group may not write.
+    ReadOnlyUser,
+}
+
+impl Fault {
+    /// A fault that lasts until it is cleared and concerns every command.
+    pub fn new(effect: Effect) -> Self {
+        Self { effect, times: None, containing: None }
+    }
+
+    /// A slow array.
+    pub fn latency(latency: Duration) -> Self {
+        let milliseconds = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        Self::new(Effect::Latency { milliseconds })
+    }
+
+    /// The same, so many times only.
+    #[must_use]
+    pub fn times(self, times: u32) -> Self {
+        Self { times: Some(times), ..self }
+    }
+
+    /// The same, only for command lines that contain `text`.
+    #[must_use]
+    pub fn containing(self, text: &str) -> Self {
+        Self { containing: Some(text.to_owned()), ..self }
+    }
+}
+
+/// The faults that are still to happen.
+#[derive(Debug, Default)]
+pub struct Faults(Mutex<Vec<Fault>>);
+
+impl Faults {
+    /// Adds one.
+    pub fn inject(&self, fault: Fault) {
+        self.with(|faults| faults.push(fault));
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.with(Vec::clear);
+    }
+
+    /// All that are pending.
+    pub fn pending(&self) -> Vec<Fault> {
+        self.with(|faults| faults.clone())
+    }
+
+    /// What happens to this command line; each fault that does is counted.
+    pub fn for_command(&self, line: &str) -> Vec<Effect> {
+        self.take(|fault| {
+            let concerned = fault.containing.as_ref().is_none_or(|text| line.contains(text.as_str()));
+            concerned && fault.effect != Effect::RefuseConnections
+        })
+    }
+
+    /// Whether a new connection is refused.
+    pub fn refuse_connection(&self) -> bool {
+        !self.take(|fault| fault.effect == Effect::RefuseConnections).is_empty()
+    }
+
+    fn take(&self, concerned: impl Fn(&Fault) -> bool) -> Vec<Effect> {
+        self.with(|faults| {
+            let mut effects = Vec::new();
+            for fault in faults.iter_mut().filter(|fault| concerned(fault)) {
+                effects.push(fault.effect);
+                fault.times = fault.times.map(|times| times.saturating_sub(1));
+            }
+            faults.retain(|fault| fault.times != Some(0));
+            effects
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<Fault>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_fault_happens_so_often_and_only_where_it_applies() {
+        let faults = Faults::default();
+        faults.inject(Fault::new(Effect::DropAfter).times(2).containing("/disk/add"));
+        assert_eq!(faults.for_command("/disk/print"), []);
+        assert_eq!(faults.for_command("/disk/add slot=a"), [Effect::DropAfter]);
+        assert_eq!(faults.for_command("/disk/add slot=a"), [Effect::DropAfter]);
+        assert_eq!(faults.for_command("/disk/add slot=a"), []);
+    }
+
+    #[test]
+    fn refusing_connections_leaves_commands_alone() {
+        let faults = Faults::default();
+        faults.inject(Fault::new(Effect::RefuseConnections));
+        assert_eq!(faults.for_command(":put 1"), []);
+        assert!(faults.refuse_connection() && faults.refuse_connection());
+        faults.clear();
+        assert!(!faults.refuse_connection());
+    }
+
+    #[test]
+    fn faults_are_told_as_flat_json() {
+        let told = r#"{"effect":"latency","milliseconds":200,"times":3}"#;
+        let fault: Fault = serde_json::from_str(told).unwrap();
+        assert_eq!(fault, Fault::latency(Duration::from_millis(200)).times(3));
+        assert!(serde_json::from_str::<Fault>(r#"{"effect":"meteor"}"#).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! The SSH server in front of the console: public keys, one line per exec request, a shell for people, and a
+//! limit on sessions. Exit status is 0 whatever happened, as on the device.
+
+mod connection;
+pub mod keys;
+mod shell;
+
+use std::net::TcpStream as Socket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use russh::keys::{PrivateKey, PublicKey};
+use russh::{MethodKind, MethodSet, server};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::console::Console;
+use super::device::{Device, Handicaps, Policy, Session, Space};
+use super::faults::{Effect, Faults};
+use super::journal::Journal;
+
+use connection::Connection;
+
+/// Who may log in.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The only user name, if it matters.
+    pub user: Option<String>,
+    /// Keys of that user.
+    pub keys: Vec<PublicKey>,
+}
+
+/// The server, shared by all connections.
+pub(super) struct Server {
+    pub(super) device: Arc<Device>,
+    pub(super) faults: Faults,
+    pub(super) journal: Journal,
+    access: Access,
+    /// Connections and channels each count as sessions.
+    connections: Arc<Semaphore>,
+    channels: Arc<Semaphore>,
+    connected: AtomicU64,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    pub(super) fn new(
+        device: Arc<Device>,
+        access: Access,
+        max_sessions: usize,
+        stop: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            device,
+            faults: Faults::default(),
+            journal: Journal::default(),
+            access,
+            connections: Arc::new(Semaphore::new(max_sessions)),
+            channels: Arc::new(Semaphore::new(max_sessions)),
+            connected: AtomicU64::new(0),
+            stop,
+            tasks,
+        }
+    }
+
+    /// Accepts connections until the simulator stops.
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, host_key: PrivateKey) {
+        let config = Arc::new(server::Config {
+            methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+            auth_rejection_time: Duration::ZERO,
+            keys: vec![host_key],
+            inactivity_timeout: None,
+            nodelay: true,
+            ..server::Config::default()
+        });
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    self.tasks.spawn(Arc::clone(&self).connection(stream, Arc::clone(&config)));
+                }
+                Err(error) => tracing::warn!(%error, "a connection could not be accepted"),
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, config: Arc<server::Config>) {
+        let Ok(_session) = Arc::clone(&self.connections).try_acquire_owned() else {
+            return self.journal.refused();
+        };
+        if self.faults.refuse_connection() {
+            return self.journal.refused();
+        }
+        let Ok((stream, line)) = Line::to(stream) else { return };
+        let line = Arc::new(line);
+        let number = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
+        let connection = Connection::new(Arc::clone(&self), number, Arc::clone(&line));
+        let mut running = match server::run_stream(config, stream, connection).await {
+            Ok(running) => running,
+            Err(error) => return tracing::debug!(%error, "no SSH session came about"),
+        };
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = self.stop.cancelled() => {
+                line.cut();
+                running.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(connection = number, %error, "an SSH session broke");
+        }
+    }
+
+    /// What one line of one client does; none if the connection breaks instead of an answer.
+    async fn run(
+        &self,
+        mut console: Console,
+        line: String,
+        effects: &[Effect],
+    ) -> (Console, Option<Vec<u8>>) {
+        let latency = effects.iter().map(|effect| match effect {
+            Effect::Latency { milliseconds } => Duration::from_millis(*milliseconds),
+            _ => Duration::ZERO,
+        });
+        tokio::select! {
+            () = tokio::time::sleep(latency.sum()) => {}
+            () = self.stop.cancelled() => return (console, None),
+        }
+        if effects.contains(&Effect::DropBefore) {
+            return (console, None);
+        }
+        // Scripts may wait and the storage may take its time: neither belongs on the runtime's threads.
+        let ran = tokio::task::spawn_blocking(move || {
+            let output = console.run(&line);
+            (console, output)
+        });
+        let (console, output) = ran.await.expect("a console does not panic");
+        if effects.contains(&Effect::DropAfter) {
+            return (console, None);
+        }
+        if effects.contains(&Effect::Garbage) {
+            return (console, Some(b"\x1b[9999B\xff\xfe#!{\"OK\":\r\n".to_vec()));
+        }
+        (console, Some(output.into_bytes()))
+    }
+
+    fn console(&self, effects: &[Effect]) -> Console {
+        let handicaps = Handicaps {
+            space: if effects.contains(&Effect::DiskFull) { Space::Exhausted } else { Space::AsItIs },
+            policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::Write },
+        };
+        Console::new(Session::new(Arc::clone(&self.device), handicaps, self.stop.clone()))
+    }
+}
+
+/// A second handle on a connection's socket, to break it under the SSH session.
+pub(super) struct Line(Socket);
+
+impl Line {
+    fn to(stream: TcpStream) -> std::io::Result<(TcpStream, Self)> {
+        let socket = stream.into_std()?;
+        let twin = socket.try_clone()?;
+        Ok((TcpStream::from_std(socket)?, Self(twin)))
+    }
+
+    /// Ends the connection at once, without a word of SSH.
+    fn cut(&self) {
+        // It may have ended by itself already, which is as good.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}

@@ -1,0 +1,12 @@
+//! The simulator as a driver meets it: through the system's `ssh`, with one line of script per command.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+#[path = "simulator/client.rs"]
+mod client;
+#[path = "simulator/faults.rs"]
+mod faults;
+#[path = "simulator/sessions.rs"]
+mod sessions;
+#[path = "simulator/volumes.rs"]
+mod volumes;
