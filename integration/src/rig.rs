@@ -1,1 +1,235 @@
-//! MicroVMs.
+//! MicroVMs with a real kernel on both ends of NVMe/TCP: a storage guest, which is the array, and workers.
+//!
+//! `Rig::boot` brings them up in seconds, without root and without a network; `teardown` asserts that nothing is
+//! left anywhere. Tests get one rig per group of tests through `group`.
+
+mod array;
+mod cpio;
+mod group;
+mod guest;
+mod image;
+pub mod init;
+mod leftovers;
+mod machine;
+pub mod protocol;
+mod qmp;
+mod worker;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+pub use self::{
+    array::{Array, USER},
+    group::{Group, group},
+    guest::{Guest, Output},
+    protocol::{Exit, Process, Target},
+    worker::{MANAGED_NQN_PREFIX, Mount, NvmeConnection, Worker},
+};
+use self::{
+    image::Image,
+    machine::{End, Hardware, Keeper, Link},
+};
+use crate::certificates::Authority;
+
+/// The address of the array's NVMe/TCP portal, as workers see it.
+pub const PORTAL: &str = "10.77.0.1";
+
+/// This machine, as guests see it.
+pub const HOST: &str = "10.0.2.2";
+
+/// What to boot.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How many workers, named `w1`, `w2`, …
+    pub workers: u8,
+    /// What the storage guest runs.
+    pub array: ArrayKind,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { workers: 2, array: ArrayKind::RouterOs }
+    }
+}
+
+/// What the storage guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrayKind {
+    /// The RouterOS simulator, on the kernel's own NVMe/TCP target.
+    RouterOs,
+    /// Only a kernel with an NVMe/TCP target, for tests of the rig itself.
+    Bare,
+}
+
+/// The storage guest, its workers, and the directory on this machine where they live.
+#[derive(Debug)]
+pub struct Rig {
+    array: Array,
+    workers: Vec<Worker>,
+    authority: Authority,
+    // Last, so that the guests are dead before their directory goes.
+    directory: TempDir,
+}
+
+impl Rig {
+    /// Boots the guests and starts the array.
+    pub async fn boot(plan: Plan) -> Result<Self> {
+        let began = Instant::now();
+        let directory = tempfile::Builder::new().prefix("rds-csi-rig.").tempdir()?;
+        let at = &*directory.path().to_owned();
+        let programs: &[&str] = match plan.array {
+            ArrayKind::RouterOs => &["rds-csi-guest", "rds-csi-simulator", "rds-csi-node-agent"],
+            ArrayKind::Bare => &["rds-csi-guest"],
+        };
+        eprintln!("rig: booting the array and {} workers", plan.workers);
+        let image = Image::build(programs, at)?;
+        let built = began.elapsed();
+
+        let keeper = Keeper::new();
+        let numbers = 1..=plan.workers;
+        let links = |end| numbers.clone().map(move |number| link(at, number, end));
+        let array = Array::new(
+            Guest::new(
+                Hardware {
+                    name: "array".to_owned(),
+                    memory_mib: 512,
+                    disk: disk(at, "array")?,
+                    links: links(End::Listens).collect(),
+                    settings: vec!["RIG_ROLE=array".to_owned(), format!("RIG_WORKERS={}", plan.workers)],
+                },
+                image.clone(),
+                at.join("array"),
+                keeper.clone(),
+            )?,
+            plan.array,
+            &at.join("array-keys"),
+        )
+        .await?;
+        let authority = Authority::new(&at.join("certificates"))?;
+        let mut workers = Vec::new();
+        for (number, link) in numbers.clone().zip(links(End::Calls)) {
+            let name = format!("w{number}");
+            let hardware = Hardware {
+                disk: disk(at, &name)?,
+                memory_mib: 384,
+                links: vec![link],
+                settings: vec!["RIG_ROLE=worker".to_owned(), format!("RIG_INDEX={number}")],
+                name: name.clone(),
+            };
+            let guest = Guest::new(hardware, image.clone(), at.join(&name), keeper.clone())?;
+            workers.push(Worker::new(guest, number, &authority).await?);
+        }
+
+        let rig = Self { array, workers, authority, directory };
+        // The array's QEMU listens on the links from its start on; workers retry nothing, so it comes first.
+        let listening = async {
+            for link in links(End::Listens) {
+                machine::appeared(&link.socket).await?;
+            }
+            futures_util::future::try_join_all(rig.workers.iter().map(Worker::boot)).await
+        };
+        tokio::try_join!(rig.array.boot(), listening).map_err(|error| rig.with_consoles(error))?;
+        eprintln!(
+            "rig: up in {:.1} s (image {:.1} s), in {}",
+            began.elapsed().as_secs_f32(),
+            built.as_secs_f32(),
+            rig.directory().display()
+        );
+        Ok(rig)
+    }
+
+    /// The array.
+    pub fn array(&self) -> &Array {
+        &self.array
+    }
+
+    /// A worker by its name; `w1` is the first.
+    ///
+    /// # Panics
+    /// If there is none of that name: the test is wrong.
+    pub fn worker(&self, name: &str) -> &Worker {
+        let found = self.workers.iter().find(|worker| worker.name() == name);
+        found.unwrap_or_else(|| panic!("the rig has {} workers, none is {name}", self.workers.len()))
+    }
+
+    /// All workers.
+    pub fn workers(&self) -> &[Worker] {
+        &self.workers
+    }
+
+    /// Where the guests' files are, and whatever else a test wants to keep there.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Who signed the agents' certificates, and signs the controller's.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// What a person needs to see after a failure: consoles, programs' logs, the array's state.
+    pub async fn diagnosis(&self) -> String {
+        let mut told = self.array.diagnosis().await;
+        for worker in &self.workers {
+            told.push_str(&worker.diagnosis().await);
+        }
+        told
+    }
+
+    /// Ends everything, and fails if a test left something behind, or if something cannot be ended.
+    pub async fn teardown(self) -> Result<()> {
+        let left = leftovers::find(&self).await;
+        let told = if left.is_empty() { String::new() } else { self.diagnosis().await };
+
+        let guests = || self.workers.iter().map(Worker::guest).chain([self.array.guest()]);
+        let mut qemus = Vec::new();
+        for guest in guests() {
+            qemus.extend(guest.qemu().await);
+            if guest.is_on() {
+                guest.kill().await?;
+            }
+        }
+        let alive = qemus.into_iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        let alive: Vec<_> = alive.collect();
+        let directory = self.directory().to_owned();
+        self.directory.close().context("cannot remove the rig's directory")?;
+        ensure!(left.is_empty(), "left behind:\n  {}\n{told}", left.join("\n  "));
+        ensure!(alive.is_empty(), "QEMUs that outlived their kill: {alive:?}");
+        ensure!(!directory.exists(), "{} is still there", directory.display());
+        Ok(())
+    }
+
+    fn with_consoles(&self, error: anyhow::Error) -> anyhow::Error {
+        let guests = self.workers.iter().map(Worker::guest).chain([self.array.guest()]);
+        let consoles = guests.map(|guest| format!("--- {}\n{}\n", guest.name(), guest.console_tail(20)));
+        error.context(consoles.collect::<String>())
+    }
+}
+
+fn link(directory: &Path, number: u8, end: End) -> Link {
+    Link { name: format!("data{number}"), end, socket: directory.join(format!("w{number}.link")) }
+}
+
+/// A guest's disk: a sparse file. The array formats its own; a worker's holds `/var`, as a node's does.
+fn disk(directory: &Path, name: &str) -> Result<PathBuf> {
+    let path = directory.join(format!("{name}.disk"));
+    let size: u64 = if name == "array" { 16 << 30 } else { 256 << 20 };
+    fs::File::create(&path)?.set_len(size)?;
+    if name != "array" {
+        let made = Command::new("mke2fs")
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .args(["-q", "-t", "ext4", "-m", "0"])
+            .arg(&path)
+            .status()
+            .context("mke2fs")?;
+        ensure!(made.success(), "mke2fs failed ({made})");
+    }
+    Ok(path)
+}
