@@ -7,5 +7,5 @@ pub mod decide;
 pub mod record;
 pub mod store;
 
-pub use decide::{Claim, Decision, Fence, Refusal, Request, Testimony, decide};
+pub use decide::{Claim, Fence, Refusal, Testimony};
 pub use record::{Attachment, Record, Rights, Shape};

@@ -5,4 +5,10 @@
 
 pub mod array;
 pub mod attachments;
+pub mod create;
+pub mod delete;
 pub mod node_agents;
+pub mod parameters;
+pub mod publish;
+pub mod unpublish;
+pub mod validate;

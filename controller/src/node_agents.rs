@@ -144,7 +144,7 @@ fn testimony(volume: Option<&wire::Volume>) -> Testimony {
         Connection::Absent if uses.is_empty() => return Testimony::Gone,
         _ if !uses.is_empty() => {}
         Connection::Absent | Connection::Unspecified => {
-            uses.push("its connection is in no known state".into())
+            uses.push("its connection is in no known state".into());
         }
         Connection::Connecting => uses.push(format!("it is connecting{device}{}", volume.device)),
         Connection::Live => uses.push(format!("it is connected{device}{}", volume.device)),

@@ -10,20 +10,6 @@ use super::record::{Attachment, Record, Rights, Shape};
 /// A live migration needs two nodes. More would be a cluster filesystem, which this is not for.
 const MOST_WRITERS: usize = 2;
 
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// A node wants to hold the volume.
-    Publish(Claim),
-    /// Nodes are to let it go. Of those that hold it, what they themselves say.
-    Unpublish {
-        /// The nodes, with their word.
-        leaving: BTreeMap<NodeName, Testimony>,
-        /// Whether a node that does not answer can be shut out.
-        fence: Fence,
-    },
-}
-
 /// A node's wish to hold the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -57,21 +43,24 @@ pub enum Fence {
     Acl,
 }
 
-/// What is to be done.
+/// What is to be done about a wish to hold a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum Publish {
     /// Write this record, then let its nodes in.
     Attach(Record),
     /// The node holds it just so already: let the record's nodes in, in case that was cut off.
     Keep,
+}
+
+/// What is to be done about nodes that are to let a volume go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unpublish {
     /// None of the nodes holds it.
     Nothing,
     /// Nothing of it is left on the nodes: let only the nodes of this record in, then write it.
     Detach(Record),
-    /// A node may still write: cut its connection first, then as for [`Decision::Detach`].
+    /// A node may still write: cut its connection first, then as for [`Unpublish::Detach`].
     FenceAndDetach(Record),
-    /// It must not be.
-    Refuse(Refusal),
 }
 
 /// Why it must not be.
@@ -149,58 +138,56 @@ impl Failure for Refusal {
     }
 }
 
-/// What is to be done about a request, given who holds the volume.
-pub fn decide(record: &Record, request: Request, now: SystemTime) -> Decision {
-    match request {
-        Request::Publish(claim) => publish(record, claim, now),
-        Request::Unpublish { leaving, fence } => unpublish(record, leaving, fence),
-    }
-}
-
-fn publish(record: &Record, claim: Claim, now: SystemTime) -> Decision {
+/// Whether a node may hold a volume, given who does.
+pub fn publish(record: &Record, claim: Claim, now: SystemTime) -> Result<Publish, Refusal> {
     if claim.shape == Shape::Filesystem && claim.mode == AccessMode::MultiNodeWriter {
-        return Decision::Refuse(Refusal::SharedFilesystem);
+        return Err(Refusal::SharedFilesystem);
     }
     let Claim { node, shape, mode, rights } = claim;
     if let Some(held) = record.of(&node) {
         return if (held.shape, held.mode, held.rights) == (shape, mode, rights) {
-            Decision::Keep
+            Ok(Publish::Keep)
         } else {
             let held = told(held.shape, held.mode, held.rights);
-            Decision::Refuse(Refusal::Differs { node, held, asked: told(shape, mode, rights) })
+            Err(Refusal::Differs { node, held, asked: told(shape, mode, rights) })
         };
     }
     let stranger = record.attachments().find(|(_, held)| !shared(held.mode, mode) || held.shape != shape);
     if let Some((holder, held)) = stranger {
-        return Decision::Refuse(Refusal::Held { holder: holder.clone(), how: name(held.mode) });
+        return Err(Refusal::Held { holder: holder.clone(), how: name(held.mode) });
     }
     let holders: Vec<_> = record.nodes().collect();
     match holders[..] {
         [first, second, ..] if mode == AccessMode::MultiNodeWriter && holders.len() >= MOST_WRITERS => {
-            Decision::Refuse(Refusal::Full { first: first.clone(), second: second.clone() })
+            Err(Refusal::Full { first: first.clone(), second: second.clone() })
         }
-        _ => Decision::Attach(record.with(node, Attachment { shape, mode, rights, since: now })),
+        _ => Ok(Publish::Attach(record.with(node, Attachment { shape, mode, rights, since: now }))),
     }
 }
 
-fn unpublish(record: &Record, leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Decision {
+/// Whether nodes may let a volume go, given what they say of it themselves. Nodes that do not hold it are passed over.
+pub fn unpublish(
+    record: &Record,
+    leaving: BTreeMap<NodeName, Testimony>,
+    fence: Fence,
+) -> Result<Unpublish, Refusal> {
     let leaving: Vec<_> = leaving.into_iter().filter(|(node, _)| record.of(node).is_some()).collect();
     if leaving.is_empty() {
-        return Decision::Nothing;
+        return Ok(Unpublish::Nothing);
     }
     let left = record.without(leaving.iter().map(|(node, _)| node));
     let mut silent = None;
     for (node, testimony) in leaving {
         match testimony {
             Testimony::Gone => {}
-            Testimony::InUse(what) => return Decision::Refuse(Refusal::InUse { node, what }),
+            Testimony::InUse(what) => return Err(Refusal::InUse { node, what }),
             Testimony::Silent(why) => silent = Some((node, why)),
         }
     }
     match (silent, fence) {
-        (None, _) => Decision::Detach(left),
-        (Some(_), Fence::Acl) => Decision::FenceAndDetach(left),
-        (Some((node, why)), Fence::None) => Decision::Refuse(Refusal::Unfenced { node, why }),
+        (None, _) => Ok(Unpublish::Detach(left)),
+        (Some(_), Fence::Acl) => Ok(Unpublish::FenceAndDetach(left)),
+        (Some((node, why)), Fence::None) => Err(Refusal::Unfenced { node, why }),
     }
 }
 

@@ -26,28 +26,25 @@ fn claim(name: &str, shape: Shape, mode: AccessMode) -> Claim {
     Claim { node: node(name), shape, mode, rights: Rights::Write }
 }
 
-fn publish_on(record: &Record, claim: Claim) -> Decision {
-    decide(record, Request::Publish(claim), NOW)
+fn publish_on(record: &Record, claim: Claim) -> Result<Publish, Refusal> {
+    publish(record, claim, NOW)
 }
 
 /// The record after these nodes attached, each of which must succeed.
 fn held_by(names: &[&str], shape: Shape, mode: AccessMode) -> Record {
     names.iter().fold(Record::default(), |record, name| match publish_on(&record, claim(name, shape, mode)) {
-        Decision::Attach(record) => record,
+        Ok(Publish::Attach(record)) => record,
         other => panic!("{name}: {other:?}"),
     })
 }
 
-fn unpublish_from(record: &Record, leaving: &[(&str, Testimony)], fence: Fence) -> Decision {
+fn unpublish_from(
+    record: &Record,
+    leaving: &[(&str, Testimony)],
+    fence: Fence,
+) -> Result<Unpublish, Refusal> {
     let leaving = leaving.iter().map(|(name, testimony)| (node(name), testimony.clone())).collect();
-    decide(record, Request::Unpublish { leaving, fence }, NOW)
-}
-
-fn refusal(decision: Decision) -> Refusal {
-    match decision {
-        Decision::Refuse(refusal) => refusal,
-        other => panic!("{other:?}"),
-    }
+    unpublish(record, leaving, fence)
 }
 
 #[test]
@@ -64,9 +61,9 @@ fn a_second_node_is_let_in_only_where_both_share() {
                 let decision = publish_on(&record, claim("w2", shape, second));
                 let both_share = first == second && first.spans_nodes();
                 match decision {
-                    Decision::Attach(record) => assert!(both_share && record.nodes().count() == 2),
-                    Decision::Refuse(Refusal::SharedFilesystem) => assert!(filesystem_shared(second)),
-                    Decision::Refuse(Refusal::Held { holder, .. }) => {
+                    Ok(Publish::Attach(record)) => assert!(both_share && record.nodes().count() == 2),
+                    Err(Refusal::SharedFilesystem) => assert!(filesystem_shared(second)),
+                    Err(Refusal::Held { holder, .. }) => {
                         assert!(!both_share && holder == node("w1"));
                     }
                     other => panic!("{shape:?} {first:?} {second:?}: {other:?}"),
@@ -79,7 +76,8 @@ fn a_second_node_is_let_in_only_where_both_share() {
 #[test]
 fn a_second_node_reads_who_holds_the_volume() {
     let record = held_by(&["w1"], Shape::Filesystem, AccessMode::SingleNodeWriter);
-    let refusal = refusal(publish_on(&record, claim("w2", Shape::Filesystem, AccessMode::SingleNodeWriter)));
+    let refusal =
+        publish_on(&record, claim("w2", Shape::Filesystem, AccessMode::SingleNodeWriter)).unwrap_err();
     assert_eq!(refusal.kind(), Kind::Refused);
     assert_eq!(
         refusal.to_string(),
@@ -92,14 +90,14 @@ fn a_second_node_reads_who_holds_the_volume() {
 fn a_shared_block_volume_has_two_nodes_and_no_third() {
     let record = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
     let third = publish_on(&record, claim("w3", Shape::Block, AccessMode::MultiNodeWriter));
-    assert_eq!(refusal(third), Refusal::Full { first: node("w1"), second: node("w2") });
+    assert_eq!(third, Err(Refusal::Full { first: node("w1"), second: node("w2") }));
 }
 
 #[test]
 fn a_filesystem_is_never_shared_by_writers() {
     let decision =
         publish_on(&Record::default(), claim("w1", Shape::Filesystem, AccessMode::MultiNodeWriter));
-    let refusal = refusal(decision);
+    let refusal = decision.unwrap_err();
     assert_eq!(refusal.kind(), Kind::Invalid);
     assert!(refusal.to_string().contains("volumeMode: Block"));
 }
@@ -116,8 +114,8 @@ fn a_repeat_is_kept_and_anything_else_on_the_same_node_is_a_conflict() {
                     let asked = Claim { rights, ..claim("w1", asked_shape, asked_mode) };
                     let same = (asked_shape, asked_mode, rights) == (shape, mode, Rights::Write);
                     match publish_on(&record, asked) {
-                        Decision::Keep => assert!(same),
-                        Decision::Refuse(Refusal::Differs { .. } | Refusal::SharedFilesystem) => {
+                        Ok(Publish::Keep) => assert!(same),
+                        Err(Refusal::Differs { .. } | Refusal::SharedFilesystem) => {
                             assert!(!same);
                         }
                         other => panic!("{other:?}"),
@@ -137,27 +135,25 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
     let two = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
     let w2 = two.without([&node("w1")]);
     let none = Record::default();
-    let in_use_refusal = Decision::Refuse(Refusal::InUse {
-        node: node("w1"),
-        what: "process 7 (postgres) has /data/x open".into(),
-    });
-    let unfenced = Decision::Refuse(Refusal::Unfenced { node: node("w1"), why: "connection refused".into() });
+    let in_use_refusal =
+        Err(Refusal::InUse { node: node("w1"), what: "process 7 (postgres) has /data/x open".into() });
+    let unfenced = Err(Refusal::Unfenced { node: node("w1"), why: "connection refused".into() });
     let table = [
-        (&one, &gone, Fence::Acl, Decision::Detach(none.clone())),
-        (&one, &gone, Fence::None, Decision::Detach(none.clone())),
+        (&one, &gone, Fence::Acl, Ok(Unpublish::Detach(none.clone()))),
+        (&one, &gone, Fence::None, Ok(Unpublish::Detach(none.clone()))),
         (&one, &in_use, Fence::Acl, in_use_refusal.clone()),
         (&one, &in_use, Fence::None, in_use_refusal.clone()),
-        (&one, &silent, Fence::Acl, Decision::FenceAndDetach(none.clone())),
+        (&one, &silent, Fence::Acl, Ok(Unpublish::FenceAndDetach(none.clone()))),
         (&one, &silent, Fence::None, unfenced.clone()),
-        (&two, &gone, Fence::Acl, Decision::Detach(w2.clone())),
-        (&two, &gone, Fence::None, Decision::Detach(w2.clone())),
+        (&two, &gone, Fence::Acl, Ok(Unpublish::Detach(w2.clone()))),
+        (&two, &gone, Fence::None, Ok(Unpublish::Detach(w2.clone()))),
         (&two, &in_use, Fence::Acl, in_use_refusal.clone()),
         (&two, &in_use, Fence::None, in_use_refusal),
-        (&two, &silent, Fence::Acl, Decision::FenceAndDetach(w2)),
+        (&two, &silent, Fence::Acl, Ok(Unpublish::FenceAndDetach(w2))),
         (&two, &silent, Fence::None, unfenced),
-        (&none, &gone, Fence::Acl, Decision::Nothing),
-        (&none, &in_use, Fence::None, Decision::Nothing),
-        (&none, &silent, Fence::None, Decision::Nothing),
+        (&none, &gone, Fence::Acl, Ok(Unpublish::Nothing)),
+        (&none, &in_use, Fence::None, Ok(Unpublish::Nothing)),
+        (&none, &silent, Fence::None, Ok(Unpublish::Nothing)),
     ];
     for (record, testimony, fence, expected) in table {
         let decision = unpublish_from(record, &[("w1", testimony.clone())], fence);
@@ -171,9 +167,15 @@ fn of_several_that_leave_one_that_uses_it_stops_all_and_one_that_is_silent_fence
     let silent = ("w1", Testimony::Silent("no route".into()));
     let in_use = ("w2", Testimony::InUse("mounted".into()));
     let decision = unpublish_from(&two, &[silent.clone(), in_use], Fence::Acl);
-    assert!(matches!(refusal(decision), Refusal::InUse { .. }));
+    assert!(matches!(decision, Err(Refusal::InUse { .. })));
     let decision = unpublish_from(&two, &[silent, ("w2", Testimony::Gone)], Fence::Acl);
-    assert_eq!(decision, Decision::FenceAndDetach(Record::default()));
+    assert_eq!(decision, Ok(Unpublish::FenceAndDetach(Record::default())));
+}
+
+#[derive(Debug, Clone)]
+enum Request {
+    Publish(Claim),
+    Unpublish { leaving: BTreeMap<NodeName, Testimony>, fence: Fence },
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -202,9 +204,15 @@ proptest! {
         let mut record = Record::default();
         for request in requests {
             let (asked, before) = (request.clone(), record.clone());
-            record = match decide(&record, request, NOW) {
-                Decision::Attach(after) | Decision::Detach(after) | Decision::FenceAndDetach(after) => after,
-                Decision::Keep | Decision::Nothing | Decision::Refuse(_) => record,
+            record = match request {
+                Request::Publish(claim) => match publish(&record, claim, NOW) {
+                    Ok(Publish::Attach(after)) => after,
+                    Ok(Publish::Keep) | Err(_) => record,
+                },
+                Request::Unpublish { leaving, fence } => match unpublish(&record, leaving, fence) {
+                    Ok(Unpublish::Detach(after) | Unpublish::FenceAndDetach(after)) => after,
+                    Ok(Unpublish::Nothing) | Err(_) => record,
+                },
             };
             let modes: BTreeSet<_> = record.attachments().map(|(_, held)| held.mode).collect();
             let nodes = record.nodes().count();

@@ -1,0 +1,101 @@
+//! ControllerPublishVolume: decides whether a node may hold a volume, writes that down, then lets the node in.
+//!
+//! In this order, since a record can only restrict: cut off in between, the volume is held by a node that cannot reach it
+//! yet, and the repeat lets it in. The other way round a node would be let in that nobody knows of.
+
+use std::time::SystemTime;
+
+use rds_csi_api::serve::telemetry;
+use rds_csi_api::{Failure, Kind, Portal, PublishContext, VolumeId};
+
+use crate::array::{self, Array, Export};
+use crate::attachments::Record;
+use crate::attachments::decide::{self, Claim, Fence, Publish, Refusal};
+use crate::attachments::store::{self, Store, Stored};
+
+/// A node's wish to hold a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The volume.
+    pub id: VolumeId,
+    /// Which node, and how.
+    pub claim: Claim,
+    /// Where nodes reach the array, by the volume's own context.
+    pub portal: Portal,
+}
+
+/// Why the node does not hold the volume.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The rules forbid it.
+    #[error("volume {id} cannot be attached to {node}")]
+    Refused {
+        /// The volume.
+        id: VolumeId,
+        /// The node.
+        node: rds_csi_api::NodeName,
+        /// The rule.
+        #[source]
+        source: Refusal,
+    },
+    /// Nobody knows who holds it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The array did not let it in.
+    #[error(transparent)]
+    Array(#[from] array::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Refused { source, .. } => source.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Array(error) => error.kind(),
+        }
+    }
+}
+
+/// Attaches the volume to the node; what the node needs to know about this attachment.
+pub async fn publish(
+    array: &impl Array,
+    store: &impl Store,
+    fence: Fence,
+    request: Request,
+) -> Result<PublishContext, Error> {
+    let Request { id, claim, portal } = request;
+    let Stored { record: before, revision } = store.load(&id).await?;
+    let node = claim.node.clone();
+    let decision = decide::publish(&before, claim, SystemTime::now());
+    let decision = decision.map_err(|source| Error::Refused { id: id.clone(), node, source })?;
+    let (record, revision) = match decision {
+        Publish::Keep => (before.clone(), revision),
+        Publish::Attach(record) => {
+            let revision = store.replace(&id, revision, record.clone()).await?;
+            (record, revision)
+        }
+    };
+    match array.admit(&id, &admitted(fence, &record)).await {
+        Ok(volume) => Ok(PublishContext {
+            portal: Portal { port: volume.port, ..portal },
+            nqn: volume.nqn,
+            size: volume.size,
+            trace: telemetry::current_traceparent(),
+        }),
+        Err(error @ (array::Error::Missing(_) | array::Error::Foreign { .. })) => {
+            // There is nothing to hold. Left in the record, it would hold up a later volume of that name.
+            store.replace(&id, revision, before).await?;
+            Err(error.into())
+        }
+        // It may have happened. The record stays, and the next publish or unpublish goes on from it.
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whom the array lets in while these nodes hold the volume.
+pub(crate) fn admitted(fence: Fence, record: &Record) -> Export {
+    match fence {
+        Fence::Acl => Export::to_hosts(record.hosts()),
+        Fence::None => Export::AnyHost,
+    }
+}

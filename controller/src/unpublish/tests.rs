@@ -1,0 +1,175 @@
+//! A volume's attachments, from the first publish to the last detach and its deletion, over the fakes.
+
+use rds_csi_api::{AccessMode, Bytes, HostNqn, Portal};
+
+use super::*;
+use crate::array::fake::{FakeArray, Fault};
+use crate::array::{Export, Label, Wanted};
+use crate::attachments::store::InMemory;
+use crate::attachments::{Claim, Rights, Shape, Testimony};
+use crate::delete::{self, delete};
+use crate::node_agents::fake::FakeNodes;
+use crate::publish::{self, publish};
+
+/// One volume, and everything that a verb needs.
+struct World {
+    array: FakeArray,
+    store: InMemory,
+    nodes: FakeNodes,
+    fence: Fence,
+    id: VolumeId,
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+impl World {
+    async fn new(fence: Fence) -> Self {
+        let array = FakeArray::new(Bytes::gib(10));
+        let id: VolumeId = "pvc-a".parse().unwrap();
+        let wanted = Wanted {
+            id: id.clone(),
+            size: Bytes::gib(1),
+            port: 4420,
+            export: Export::Off,
+            label: Label::default(),
+        };
+        array.create(&wanted).await.unwrap();
+        Self { array, store: InMemory::default(), nodes: FakeNodes::default(), fence, id }
+    }
+
+    async fn attach(&self, name: &str) -> Result<rds_csi_api::PublishContext, publish::Error> {
+        let claim = Claim {
+            node: node(name),
+            shape: Shape::Block,
+            mode: AccessMode::MultiNodeWriter,
+            rights: Rights::Write,
+        };
+        let portal = Portal::parse("10.0.0.1", None).unwrap();
+        publish(&self.array, &self.store, self.fence, publish::Request { id: self.id.clone(), claim, portal })
+            .await
+    }
+
+    async fn detach(&self, from: From) -> Result<(), Error> {
+        unpublish(&self.array, &self.store, &self.nodes, self.fence, self.id.clone(), from).await
+    }
+
+    fn export(&self) -> Export {
+        self.array.volumes()[0].export.clone()
+    }
+
+    async fn holders(&self) -> Vec<String> {
+        self.store.load(&self.id).await.unwrap().record.nodes().map(ToString::to_string).collect()
+    }
+}
+
+fn hosts(names: &[&str]) -> Export {
+    Export::to_hosts(names.iter().map(|name| HostNqn::of(&node(name))))
+}
+
+#[tokio::test]
+async fn the_array_lets_in_exactly_the_nodes_that_hold_the_volume() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    assert_eq!(world.export(), hosts(&["w1"]));
+    let context = world.attach("w2").await.unwrap();
+    assert_eq!((context.size, context.nqn), (Bytes::gib(1), Nqn::of_volume(&world.id)));
+    assert_eq!(world.export(), hosts(&["w1", "w2"]));
+    for name in ["w1", "w2"] {
+        world.nodes.say(&node(name), Testimony::Gone);
+        world.detach(From::Node(node(name))).await.unwrap();
+        world.detach(From::Node(node(name))).await.unwrap();
+    }
+    assert_eq!((world.export(), world.holders().await), (Export::Off, vec![]));
+    assert_eq!(world.array.fences(), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_uses_the_volume_keeps_it() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    world.nodes.say(&node("w1"), Testimony::InUse("process 7 (dd) has /dev/x open".into()));
+    let refused = world.detach(From::Node(node("w1"))).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::InUse);
+    assert!(rds_csi_api::status::chain(&refused).ends_with("on node w1: process 7 (dd) has /dev/x open"));
+    assert_eq!((world.export(), world.holders().await), (hosts(&["w1"]), vec!["w1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_shut_out_before_it_is_detached() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    world.attach("w2").await.unwrap();
+    world.detach(From::Node(node("w1"))).await.unwrap();
+    assert_eq!((world.export(), world.array.fences()), (hosts(&["w2"]), 1));
+    assert_eq!(world.holders().await, ["w2"]);
+}
+
+#[tokio::test]
+async fn while_the_array_does_not_shut_it_out_a_silent_node_stays_a_holder() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    for fault in [Fault::Before, Fault::After] {
+        world.array.fail_once(fault(array::Error::Lost { reason: "reset".into() }));
+        assert_eq!(world.detach(From::Node(node("w1"))).await.unwrap_err().kind(), Kind::Unsure);
+        assert_eq!(world.holders().await, ["w1"]);
+    }
+    world.detach(From::Node(node("w1"))).await.unwrap();
+    assert_eq!((world.export(), world.holders().await), (Export::Off, vec![]));
+}
+
+#[tokio::test]
+async fn without_a_fence_a_silent_node_is_not_detached() {
+    let world = World::new(Fence::None).await;
+    world.attach("w1").await.unwrap();
+    assert_eq!(world.export(), Export::AnyHost);
+    let refused = world.detach(From::Node(node("w1"))).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(rds_csi_api::status::chain(&refused).contains("--fence acl"));
+    assert_eq!(world.holders().await, ["w1"]);
+}
+
+#[tokio::test]
+async fn an_empty_node_id_means_every_node() {
+    let world = World::new(Fence::Acl).await;
+    for name in ["w1", "w2"] {
+        world.attach(name).await.unwrap();
+        world.nodes.say(&node(name), Testimony::Gone);
+    }
+    world.detach(From::Everywhere).await.unwrap();
+    assert_eq!((world.export(), world.holders().await), (Export::Off, vec![]));
+}
+
+#[tokio::test]
+async fn a_volume_that_is_gone_can_be_detached_but_not_attached() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    world.array.delete(&world.id).await.unwrap();
+    world.detach(From::Node(node("w1"))).await.unwrap();
+    assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
+    assert!(world.holders().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_attach_whose_answer_was_lost_is_held_and_goes_on_when_repeated() {
+    let world = World::new(Fence::Acl).await;
+    world.array.fail_once(Fault::Before(array::Error::Lost { reason: "reset".into() }));
+    assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Unsure);
+    assert_eq!((world.export(), world.holders().await), (Export::Off, vec!["w1".to_owned()]));
+    world.attach("w1").await.unwrap();
+    assert_eq!(world.export(), hosts(&["w1"]));
+}
+
+#[tokio::test]
+async fn a_volume_is_deleted_only_when_nobody_holds_it() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    let refused = delete(&world.array, &world.store, world.id.clone()).await.unwrap_err();
+    assert!(matches!(&refused, delete::Error::Attached { nodes, .. } if nodes == "w1"));
+    assert_eq!((refused.kind(), world.array.volumes().len()), (Kind::InUse, 1));
+    world.nodes.say(&node("w1"), Testimony::Gone);
+    world.detach(From::Everywhere).await.unwrap();
+    delete(&world.array, &world.store, world.id.clone()).await.unwrap();
+    assert!(world.array.volumes().is_empty());
+}
