@@ -54,3 +54,10 @@ impl Authority {
         Ok(identity)
     }
 }
+
+impl std::fmt::Debug for Authority {
+    /// Without its key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}

@@ -3,5 +3,8 @@
 
 pub mod certificates;
 pub mod collector;
+pub mod demo;
+pub mod driver;
+pub mod programs;
 pub mod rig;
 pub mod simulator;

@@ -1,0 +1,187 @@
+//! The whole driver on a rig: the controller's binary on this machine, a node agent on every worker, and volumes as a
+//! cluster handles them.
+//!
+//! The calls come in the order, and with the paths, that Kubernetes would use; what each answers is for the test to judge.
+
+mod controller;
+mod volume;
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use rds_csi_api::csi;
+use rds_csi_api::csi::node_client::NodeClient;
+use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
+use tonic::Status;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
+
+pub use self::controller::{Controller, Settings};
+pub use self::volume::{Pod, Volume, block, filesystem, shared_block};
+use crate::certificates::{self, Identity};
+use crate::collector::Collector;
+use crate::rig::{HOST, PORTAL, Rig, Worker};
+
+/// Everything that runs when the driver is installed.
+#[derive(Debug)]
+pub struct Driver<'rig> {
+    rig: &'rig Rig,
+    controller: Controller,
+    collector: Collector,
+    identity: Identity,
+}
+
+impl<'rig> Driver<'rig> {
+    /// Runs a test with the driver, and stops it. What the controller has logged comes with an error.
+    pub async fn on(rig: &'rig Rig, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
+        let driver = Self::start(rig).await?;
+        match test(&driver).await {
+            Ok(()) => driver.stop().await,
+            Err(error) => {
+                let log = driver.controller.log();
+                // The agents' logs are part of the rig's diagnosis; whether they end is no longer of interest.
+                let _ = driver.stop().await;
+                Err(error.context(format!("--- controller\n{log}")))
+            }
+        }
+    }
+
+    /// Starts the controller and the agents, with an OTLP endpoint that all of them export to.
+    pub async fn start(rig: &'rig Rig) -> Result<Self> {
+        let collector = Collector::start().await?;
+        let endpoint = format!("http://{HOST}:{}", collector.port());
+        for worker in rig.workers() {
+            worker.start_agent(&["--otlp-endpoint", &endpoint]).await?;
+        }
+        let identity = rig.authority().issue(certificates::CONTROLLER)?;
+        let controller = Controller::start(
+            &rig.directory().join("controller"),
+            &Settings {
+                array: rig.array().ssh(),
+                key: rig.array().key(),
+                known_hosts: rig.array().known_hosts(),
+                portal: PORTAL.into(),
+                fence: "acl",
+                agents: rig
+                    .workers()
+                    .iter()
+                    .map(|worker| (worker.name().to_owned(), worker.api_address()))
+                    .collect(),
+                identity: Some(identity.clone()),
+                otlp_endpoint: Some(format!("http://127.0.0.1:{}", collector.port())),
+            },
+        )
+        .await?;
+        Ok(Self { rig, controller, collector, identity })
+    }
+
+    /// Stops what was started. The volumes stay.
+    pub async fn stop(self) -> Result<()> {
+        self.controller.stop().await?;
+        for worker in self.rig.workers() {
+            worker.stop_agent().await?;
+        }
+        Ok(())
+    }
+
+    /// The rig it runs on.
+    pub fn rig(&self) -> &'rig Rig {
+        self.rig
+    }
+
+    /// The controller's process.
+    pub fn controller(&self) -> &Controller {
+        &self.controller
+    }
+
+    /// Where all programs send their spans.
+    pub fn collector(&self) -> &Collector {
+        &self.collector
+    }
+
+    /// The controller's certificate.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Creates a volume, as the provisioner does for a claim.
+    pub async fn create(
+        &self,
+        name: &str,
+        capability: csi::VolumeCapability,
+        size: u64,
+    ) -> Result<Volume, Status> {
+        let request = csi::CreateVolumeRequest {
+            name: name.into(),
+            capacity_range: Some(csi::CapacityRange {
+                required_bytes: i64::try_from(size).unwrap_or(i64::MAX),
+                limit_bytes: 0,
+            }),
+            volume_capabilities: vec![capability.clone()],
+            ..csi::CreateVolumeRequest::default()
+        };
+        let created = self.controller.csi().create_volume(request).await?.into_inner();
+        let volume =
+            created.volume.ok_or_else(|| Status::internal("CreateVolume answered without a volume"))?;
+        Ok(Volume { id: volume.volume_id, size, context: volume.volume_context, capability })
+    }
+
+    /// Deletes a volume.
+    pub async fn delete(&self, volume: &Volume) -> Result<(), Status> {
+        let request = csi::DeleteVolumeRequest { volume_id: volume.id.clone(), ..Default::default() };
+        self.controller.csi().delete_volume(request).await.map(drop)
+    }
+
+    /// ControllerPublishVolume, as the attacher calls it.
+    pub async fn publish(&self, volume: &Volume, node: &str) -> Result<HashMap<String, String>, Status> {
+        let request = csi::ControllerPublishVolumeRequest {
+            volume_id: volume.id.clone(),
+            node_id: node.into(),
+            volume_capability: Some(volume.capability.clone()),
+            volume_context: volume.context.clone(),
+            ..Default::default()
+        };
+        Ok(self.controller.csi().controller_publish_volume(request).await?.into_inner().publish_context)
+    }
+
+    /// ControllerUnpublishVolume, as the attacher calls it.
+    pub async fn unpublish(&self, volume: &Volume, node: &str) -> Result<(), Status> {
+        let request = csi::ControllerUnpublishVolumeRequest {
+            volume_id: volume.id.clone(),
+            node_id: node.into(),
+            ..Default::default()
+        };
+        self.controller.csi().controller_unpublish_volume(request).await.map(drop)
+    }
+
+    /// Attaches a volume to a worker and gives it to a pod there: publish, stage, publish.
+    pub async fn attach(&self, volume: &Volume, worker: &'rig Worker) -> Result<Pod<'rig>, Status> {
+        let context = self.publish(volume, worker.name()).await?;
+        let pod = Pod::new(worker, volume.clone(), context, "pod-1");
+        pod.stage().await?;
+        pod.publish().await?;
+        Ok(pod)
+    }
+
+    /// Takes a volume from its pod and detaches it: unpublish, unstage, unpublish.
+    pub async fn detach(&self, pod: Pod<'rig>) -> Result<(), Status> {
+        pod.unpublish().await?;
+        pod.unstage().await?;
+        self.unpublish(&pod.volume, pod.worker.name()).await
+    }
+
+    /// A client of a worker's CSI socket, as kubelet is one.
+    pub fn node(&self, worker: &Worker) -> NodeClient<Channel> {
+        volume::node_client(worker)
+    }
+
+    /// A client of a worker's internal API that goes by this certificate.
+    pub fn node_agent(&self, worker: &Worker, identity: &Identity) -> Result<NodeAgentClient<Channel>> {
+        let read = |path| std::fs::read(path).context("cannot read a certificate");
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(&identity.authority)?))
+            .identity(TlsIdentity::from_pem(read(&identity.certificate)?, read(&identity.key)?))
+            .domain_name(certificates::NODE_AGENT);
+        let endpoint = Endpoint::from_shared(format!("https://{}", worker.api_address()))?.tls_config(tls)?;
+        Ok(NodeAgentClient::new(endpoint.connect_lazy()))
+    }
+}

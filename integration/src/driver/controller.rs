@@ -1,0 +1,141 @@
+//! The controller as a process on this machine: the binary that users run, with the flags that they would give it.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rds_csi_api::csi::controller_client::ControllerClient;
+use rds_csi_api::csi::identity_client::IdentityClient;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::certificates::Identity;
+use crate::programs;
+
+/// How long a controller may take to its first answer, on a machine that does ten things at once.
+const START: Duration = Duration::from_secs(30);
+
+/// Longer than the grace that it gives to running calls.
+const END: Duration = Duration::from_secs(45);
+
+/// What the controller is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the array's SSH server listens.
+    pub array: SocketAddr,
+    /// The private key that opens it.
+    pub key: PathBuf,
+    /// The host keys that are trusted.
+    pub known_hosts: PathBuf,
+    /// The address that nodes connect to.
+    pub portal: String,
+    /// `none` or `acl`.
+    pub fence: &'static str,
+    /// Nodes and where their agents answer.
+    pub agents: Vec<(String, SocketAddr)>,
+    /// Who the controller is to the agents.
+    pub identity: Option<Identity>,
+    /// Where to send spans.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// A running controller; it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Controller {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Controller {
+    /// Starts it with its socket and its log in that folder, and waits until it serves.
+    pub async fn start(folder: &Path, settings: &Settings) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let log = File::options().create(true).append(true).open(folder.join("log"))?;
+        let child = Command::new(programs::path("rds-csi-controller")?)
+            .args(arguments(folder, settings))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut controller = Self { child, folder: folder.into() };
+        controller.serves().await?;
+        Ok(controller)
+    }
+
+    /// A client of its CSI socket, as the sidecars are.
+    pub fn csi(&self) -> ControllerClient<Channel> {
+        ControllerClient::new(self.channel())
+    }
+
+    /// A client of its Identity service.
+    pub fn identity(&self) -> IdentityClient<Channel> {
+        IdentityClient::new(self.channel())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Asks it to end, and checks that it does so with status 0.
+    pub async fn stop(mut self) -> Result<()> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        kill_process(pid.context("the controller ended before it was asked to")?, Signal::TERM)?;
+        let status =
+            tokio::time::timeout(END, self.child.wait()).await.context("the controller does not end")??;
+        ensure!(status.success(), "the controller ended with {status}:\n{}", self.log());
+        Ok(())
+    }
+
+    async fn serves(&mut self) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + START;
+        while self.identity().probe(rds_csi_api::csi::ProbeRequest {}).await.is_err() {
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || tokio::time::Instant::now() > deadline {
+                bail!("the controller does not serve ({ended:?}):\n{}", self.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn channel(&self) -> Channel {
+        let socket = socket(&self.folder);
+        Endpoint::from_shared(format!("unix:{}", socket.display()))
+            .expect("the path of a temporary folder is a URI")
+            .connect_lazy()
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("csi.sock")
+}
+
+fn arguments(folder: &Path, settings: &Settings) -> Vec<String> {
+    let Settings { array, key, known_hosts, portal, fence, agents, identity, otlp_endpoint } = settings;
+    let path = |path: &Path| path.display().to_string();
+    let mut arguments = vec![
+        ("--csi-socket", path(&socket(folder))),
+        ("--array-address", array.ip().to_string()),
+        ("--array-port", array.port().to_string()),
+        ("--array-user", "rds-csi".into()),
+        ("--array-key", path(key)),
+        ("--array-known-hosts", path(known_hosts)),
+        ("--pool", "storage-pool".into()),
+        ("--nvme-address", portal.clone()),
+        ("--fence", (*fence).into()),
+        ("--cluster-id", "rig".into()),
+        ("--admin-listen", "127.0.0.1:0".into()),
+    ];
+    arguments.extend(agents.iter().map(|(node, address)| ("--node-agent", format!("{node}={address}"))));
+    if let Some(Identity { authority, certificate, key }) = identity {
+        arguments.push(("--agent-ca", path(authority)));
+        arguments.push(("--agent-cert", path(certificate)));
+        arguments.push(("--agent-key", path(key)));
+    }
+    arguments.extend(otlp_endpoint.iter().map(|endpoint| ("--otlp-endpoint", endpoint.clone())));
+    arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}

@@ -1,0 +1,116 @@
+//! What the node agent refuses, and what it tells.
+
+use anyhow::{Result, ensure};
+use rds_csi_api::csi;
+use rds_csi_api::node_agent::{GetVolumeRequest, ListVolumesRequest};
+use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
+use rds_csi_integration::driver::{Driver, Volume, block, filesystem};
+use rds_csi_integration::rig::Rig;
+use tonic::Code;
+
+use super::{MIB, expect_refusal};
+
+pub(crate) async fn paths_outside_the_kubelet_directory_are_refused(rig: &Rig) -> Result<()> {
+    Driver::on(rig, async |driver| {
+        let w1 = rig.worker("w1");
+        let volume = driver.create("outside", filesystem("ext4"), 64 * MIB).await?;
+        let pod = driver.attach(&volume, w1).await?;
+        w1.sh("mkdir -p /var/lib/kubelet/pods && ln -sfn /etc /var/lib/kubelet/pods/elsewhere").await?;
+        for target in [
+            "/etc/target",
+            "/var/lib/kubelet/../../etc/target",
+            "/var/lib/kubelet/pods/elsewhere/target",
+            "/var/lib/kubelet-other/target",
+            "target",
+            "",
+        ] {
+            let request = csi::NodePublishVolumeRequest {
+                volume_id: volume.id.clone(),
+                publish_context: pod.context.clone(),
+                staging_target_path: pod.staging_path(),
+                target_path: target.into(),
+                volume_capability: Some(volume.capability.clone()),
+                volume_context: volume.context.clone(),
+                ..Default::default()
+            };
+            let refused = driver.node(w1).node_publish_volume(request).await;
+            expect_refusal(refused, Code::InvalidArgument, &["target_path", target])?;
+        }
+        ensure!(!w1.run("test -e /etc/target").await?.succeeded(), "a target was made outside");
+        w1.sh("rm /var/lib/kubelet/pods/elsewhere").await?;
+        driver.detach(pod).await?;
+        driver.delete(&volume).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Nodes may mount their own system from the same array.
+pub(crate) async fn a_system_volume_is_never_touched(rig: &Rig) -> Result<()> {
+    Driver::on(rig, async |driver| {
+        let w1 = rig.worker("w1");
+        let volume = driver.create("beside-the-system", block(), 32 * MIB).await?;
+        let pod = driver.attach(&volume, w1).await?;
+        let system = "nqn.2000-02.com.mikrotik:nixos-var";
+        let mut lying = pod.clone();
+        lying.context.insert("nqn".into(), system.into());
+        lying.volume = Volume { id: "nixos-var".into(), ..lying.volume };
+        expect_refusal(
+            lying.stage().await,
+            Code::InvalidArgument,
+            &[system, "nqn.2000-02.com.mikrotik:pvc-"],
+        )?;
+        let request = GetVolumeRequest { volume_id: "nixos-var".into(), nqn: system.into() };
+        let refused = driver.node_agent(w1, driver.identity())?.get_volume(request).await;
+        expect_refusal(refused, Code::InvalidArgument, &[system])?;
+        driver.detach(pod).await?;
+        driver.delete(&volume).await?;
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn only_the_controller_may_call_the_internal_api(rig: &Rig) -> Result<()> {
+    Driver::on(rig, async |driver| {
+        let w1 = rig.worker("w1");
+        let list = ListVolumesRequest {};
+        ensure!(driver.node_agent(w1, driver.identity())?.list_volumes(list).await.is_ok());
+
+        let of_a_node = rig.authority().issue(NODE_AGENT)?;
+        let refused = driver.node_agent(w1, &of_a_node)?.list_volumes(list).await;
+        expect_refusal(refused, Code::PermissionDenied, &["rds-csi-controller"])?;
+
+        let strangers = Authority::new(&rig.directory().join("strangers"))?;
+        let mut stranger = strangers.issue(CONTROLLER)?;
+        stranger.authority.clone_from(&of_a_node.authority);
+        ensure!(driver.node_agent(w1, &stranger)?.list_volumes(list).await.is_err(), "a stranger was let in");
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn the_agent_tells_people_what_it_holds(rig: &Rig) -> Result<()> {
+    Driver::on(rig, async |driver| {
+        let w1 = rig.worker("w1");
+        let volume = driver.create("told", filesystem("ext4"), 64 * MIB).await?;
+        let pod = driver.attach(&volume, w1).await?;
+        let get = async |path: &str| {
+            anyhow::Ok(reqwest::get(format!("{}{path}", w1.admin_url())).await?.text().await?)
+        };
+        ensure!(get("/healthz").await? == "ok\n");
+        let metrics = get("/metrics").await?;
+        ensure!(
+            metrics.contains(r#"rds_csi_operations_total{rpc="NodeStageVolume",code="Ok"} 1"#),
+            "{metrics}"
+        );
+        let told = get("/debug/volumes").await?;
+        for fact in [&volume.id, &pod.path(), &pod.staging_path(), "live"] {
+            ensure!(told.contains(fact), "{fact} is missing in {told}");
+        }
+        driver.detach(pod).await?;
+        ensure!(!get("/debug/volumes").await?.contains(&volume.id), "a detached volume is still told of");
+        driver.delete(&volume).await?;
+        Ok(())
+    })
+    .await
+}

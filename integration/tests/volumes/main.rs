@@ -1,0 +1,82 @@
+//! The driver's main job on real NVMe/TCP: its two binaries, the simulated array, and the kernel on both ends.
+
+mod agent;
+mod attaching;
+mod data;
+mod failures;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail, ensure};
+use rds_csi_integration::rig::{Plan, group};
+use tonic::{Code, Status};
+
+const MIB: u64 = 1 << 20;
+
+fn main() -> ExitCode {
+    group(Plan::default())
+        .test("a_filesystem_volume_moves_with_its_data", data::a_filesystem_volume_moves_with_its_data)
+        .test("a_block_volume_moves_with_its_data", data::a_block_volume_moves_with_its_data)
+        .test("two_pods_of_a_node_share_a_volume", data::two_pods_of_a_node_share_a_volume)
+        .test("sizes_are_exact_to_the_byte", data::sizes_are_exact_to_the_byte)
+        .test("repeating_every_call_changes_nothing", data::repeating_every_call_changes_nothing)
+        .test(
+            "a_device_with_foreign_data_is_never_formatted",
+            data::a_device_with_foreign_data_is_never_formatted,
+        )
+        .test("a_second_node_is_refused_by_name", attaching::a_second_node_is_refused_by_name)
+        .test(
+            "two_nodes_share_a_block_volume_and_a_third_is_refused",
+            attaching::two_nodes_share_a_block_volume_and_a_third_is_refused,
+        )
+        .test(
+            "a_node_that_was_not_admitted_cannot_connect",
+            attaching::a_node_that_was_not_admitted_cannot_connect,
+        )
+        .test(
+            "a_detach_while_a_process_has_the_device_open_names_it",
+            attaching::a_detach_while_a_process_has_the_device_open_names_it,
+        )
+        .test(
+            "a_detach_while_the_volume_is_mounted_is_refused",
+            attaching::a_detach_while_the_volume_is_mounted_is_refused,
+        )
+        .test(
+            "one_trace_tells_of_attaching_staging_and_publishing",
+            attaching::one_trace_tells_of_attaching_staging_and_publishing,
+        )
+        .test(
+            "a_cable_pulled_for_ten_seconds_loses_nothing",
+            failures::a_cable_pulled_for_ten_seconds_loses_nothing,
+        )
+        .test(
+            "an_array_that_reboots_comes_back_to_its_mounts",
+            failures::an_array_that_reboots_comes_back_to_its_mounts,
+        )
+        .test("a_killed_agent_goes_on_where_it_was", failures::a_killed_agent_goes_on_where_it_was)
+        .test(
+            "a_dead_node_is_fenced_before_its_volume_moves",
+            failures::a_dead_node_is_fenced_before_its_volume_moves,
+        )
+        .test(
+            "paths_outside_the_kubelet_directory_are_refused",
+            agent::paths_outside_the_kubelet_directory_are_refused,
+        )
+        .test("a_system_volume_is_never_touched", agent::a_system_volume_is_never_touched)
+        .test(
+            "only_the_controller_may_call_the_internal_api",
+            agent::only_the_controller_may_call_the_internal_api,
+        )
+        .test("the_agent_tells_people_what_it_holds", agent::the_agent_tells_people_what_it_holds)
+        .run()
+}
+
+/// A refusal with that code, whose message names all of these. Anything else is an error.
+fn expect_refusal<T>(answer: Result<T, Status>, code: Code, names: &[&str]) -> Result<()> {
+    let Err(status) = answer else { bail!("this should have been refused with {code:?}") };
+    ensure!(status.code() == code, "this should have been refused with {code:?}, not: {status}");
+    for name in names {
+        ensure!(status.message().contains(name), "the refusal does not name {name:?}: {}", status.message());
+    }
+    Ok(())
+}
