@@ -1,1 +1,3 @@
-//! The node-agent.
+//! The CSI node agent of rds-csi: the privileged half, which holds no credentials.
+
+pub mod host;

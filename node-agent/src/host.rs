@@ -1,0 +1,398 @@
+//! The only privileged room: whatever this program does to the machine, it does here.
+//!
+//! Its words are those of Linux and NVMe: nothing here knows CSI, Kubernetes or a volume. It is synchronous, since what
+//! it calls blocks, and a blocked call must occupy its own thread and no more.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rds_csi_api::{
+    Bytes, Failure, FsType, HostId, HostNqn, Kind, ManagedPrefix, Nqn, Portal, ReconnectPolicy,
+};
+use serde::Serialize;
+
+pub mod device_node;
+pub mod exec;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod filesystem;
+pub mod in_use;
+pub mod kubelet_path;
+mod linux;
+pub mod mount;
+mod nvme;
+pub mod probe;
+mod superblock;
+mod uevent;
+
+pub use device_node::Found;
+pub use in_use::{Holder, Use};
+pub use kubelet_path::{KubeletDir, KubeletPath};
+pub use linux::Linux;
+pub use mount::{Mount, MountOptions, Mounts};
+pub use probe::{Blank, Content, Signature};
+
+/// What the verbs ask of the machine. [`Linux`] is the machine; `fake::FakeHost` behaves like one, in memory.
+pub trait Host: Send + Sync + 'static {
+    /// What the kernel knows of this subsystem now, told by its NQN, never by a remembered name.
+    fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error>;
+
+    /// Every subsystem the kernel knows, of whomever.
+    fn subsystems(&self) -> Result<Vec<Nqn>, Error>;
+
+    /// Connects. Success means that the array took the connection; the device comes with [`Host::wait_for_device`].
+    fn connect(&self, target: &Target) -> Result<(), Error>;
+
+    /// Waits for the subsystem to be live and its device to be there.
+    fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error>;
+
+    /// Ends every connection to the subsystem, and waits until the kernel knows it no more.
+    fn disconnect(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error>;
+
+    /// What is on the device.
+    fn probe(&self, device: &Device) -> Result<Content, Error>;
+
+    /// Makes a filesystem. The proof that nothing is there is used up by it.
+    fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error>;
+
+    /// Repairs a filesystem that would not mount. It must not be mounted.
+    fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error>;
+
+    /// Grows a mounted filesystem to the size of its device.
+    fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error>;
+
+    /// The mounts of our own mount namespace.
+    fn mounts(&self) -> Result<Mounts, Error>;
+
+    /// Mounts a filesystem.
+    fn mount(
+        &self,
+        device: &Device,
+        fs: FsType,
+        at: &KubeletPath,
+        options: &MountOptions,
+    ) -> Result<(), Error>;
+
+    /// Lets a mounted directory appear at another place too.
+    fn bind(&self, from: &KubeletPath, to: &KubeletPath) -> Result<(), Error>;
+
+    /// Makes one mount, not its filesystem, read-only.
+    fn make_read_only(&self, at: &KubeletPath) -> Result<(), Error>;
+
+    /// Unmounts the topmost layer.
+    fn unmount(&self, at: &KubeletPath) -> Result<(), Error>;
+
+    /// What is at a path, below any mount.
+    fn found_at(&self, at: &KubeletPath) -> Result<Found, Error>;
+
+    /// Makes a directory. Its parent exists.
+    fn make_directory(&self, at: &KubeletPath) -> Result<(), Error>;
+
+    /// Makes a block device node. Its parent exists, and nothing is at the path.
+    fn make_node(&self, device: &Device, at: &KubeletPath) -> Result<(), Error>;
+
+    /// Removes an empty directory.
+    fn remove_directory(&self, at: &KubeletPath) -> Result<(), Error>;
+
+    /// Removes a device node or an empty file.
+    fn remove_node(&self, at: &KubeletPath) -> Result<(), Error>;
+
+    /// Whatever keeps any of these devices busy: mounts in every mount namespace, devices on top, open files. An answer
+    /// without holders means that somebody looked everywhere.
+    fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error>;
+}
+
+/// How the kernel knows a block device: the numbers that a device node carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceNumber {
+    /// Which driver.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+}
+
+impl DeviceNumber {
+    /// From the number that stat(2) gives.
+    pub fn from_raw(raw: rustix::fs::Dev) -> Self {
+        Self { major: rustix::fs::major(raw), minor: rustix::fs::minor(raw) }
+    }
+
+    /// As mknod(2) takes it.
+    pub fn to_raw(self) -> rustix::fs::Dev {
+        rustix::fs::makedev(self.major, self.minor)
+    }
+}
+
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// A text that is not `major:minor`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a device number such as 259:3")]
+pub struct NotADeviceNumber(String);
+
+impl FromStr for DeviceNumber {
+    type Err = NotADeviceNumber;
+
+    fn from_str(text: &str) -> Result<Self, NotADeviceNumber> {
+        let number = || {
+            let (major, minor) = text.split_once(':')?;
+            Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        };
+        number().ok_or_else(|| NotADeviceNumber(text.into()))
+    }
+}
+
+/// A block device as sysfs gave it a moment ago. Whoever opens it compares the number: names are used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name in `/dev`, such as `nvme2n1`.
+    pub name: String,
+    /// Its number.
+    pub number: DeviceNumber,
+    /// Its size.
+    pub size: Bytes,
+}
+
+impl Device {
+    /// Its node in devtmpfs.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/dev/{}", self.name)
+    }
+}
+
+/// What the kernel knows of a subsystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// Nothing.
+    Absent,
+    /// All its controllers are gone, and something still holds the device that they served.
+    Lost,
+    /// It has a controller, and none that works now. The kernel tries again by itself; until then I/O waits.
+    Connecting(Option<Device>),
+    /// A controller works. The device is missing for the moment between connecting and scanning.
+    Live(Option<Device>),
+}
+
+impl Attachment {
+    /// The device, if there is one.
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Self::Absent | Self::Lost => None,
+            Self::Connecting(device) | Self::Live(device) => device.as_ref(),
+        }
+    }
+}
+
+/// An NQN that carries the managed prefix. Only such a one is ever connected or disconnected: nodes may run from other
+/// volumes of the same array.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ManagedNqn(Nqn);
+
+/// An NQN that is not ours to touch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{nqn} does not begin with the managed NQN prefix {prefix}, so it is neither connected nor disconnected: \
+     correct the volume, or --managed-nqn-prefix"
+)]
+pub struct NotManaged {
+    nqn: Nqn,
+    prefix: ManagedPrefix,
+}
+
+impl ManagedNqn {
+    /// The only way to one.
+    pub fn new(prefix: &ManagedPrefix, nqn: Nqn) -> Result<Self, NotManaged> {
+        if prefix.covers(&nqn) { Ok(Self(nqn)) } else { Err(NotManaged { nqn, prefix: prefix.clone() }) }
+    }
+
+    /// The NQN itself.
+    pub fn as_nqn(&self) -> &Nqn {
+        &self.0
+    }
+}
+
+impl fmt::Display for ManagedNqn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who this machine is to an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initiator {
+    /// By this name the array admits it.
+    pub nqn: HostNqn,
+    /// Paired with the name: the kernel refuses one id with two names.
+    pub id: HostId,
+}
+
+/// What to connect to, and how to hold on to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Which subsystem.
+    pub nqn: ManagedNqn,
+    /// Where it is exported.
+    pub portal: Portal,
+    /// What the kernel does when the connection breaks.
+    pub reconnect: ReconnectPolicy,
+}
+
+/// Why the machine did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed, or a file of the kernel could not be read.
+    #[error("cannot {doing} {}", path.display())]
+    System {
+        /// What was tried, such as `read`.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the kernel has another form than known.
+    #[error("{} has an unknown form: {text:?}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        text: String,
+    },
+    /// The array does not answer at its portal.
+    #[error(
+        "the array does not answer at {portal}: check the storage network between this node and the array"
+    )]
+    Unreachable {
+        /// Where it should.
+        portal: Portal,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The array answers, and does not let this host connect.
+    #[error(
+        "the array at {portal} refused the connection to {nqn}: it does not export it, or not to host {initiator}; \
+         the node's kernel log says which"
+    )]
+    Rejected {
+        /// Which subsystem.
+        nqn: ManagedNqn,
+        /// Where.
+        portal: Portal,
+        /// As whom.
+        initiator: HostNqn,
+    },
+    /// A subsystem has more than one namespace, so its device is not certain.
+    #[error("{nqn} has several devices ({devices}): a volume is exported as exactly one namespace")]
+    SeveralDevices {
+        /// Which subsystem.
+        nqn: Nqn,
+        /// Their names.
+        devices: String,
+    },
+    /// The device did not come.
+    #[error("{nqn} has no working device after {} s: {state}", waited.as_secs())]
+    NoDevice {
+        /// Which subsystem.
+        nqn: ManagedNqn,
+        /// For how long we waited.
+        waited: Duration,
+        /// What was missing.
+        state: &'static str,
+    },
+    /// The kernel still knows the subsystem.
+    #[error("{nqn} is still known to the kernel {} s after its disconnect", waited.as_secs())]
+    StillThere {
+        /// Which subsystem.
+        nqn: ManagedNqn,
+        /// For how long we waited.
+        waited: Duration,
+    },
+    /// Another device has the name now.
+    #[error("{device} is no longer the device it was: it was {expected} and is {found}")]
+    Renumbered {
+        /// Its name.
+        device: String,
+        /// The number it had.
+        expected: DeviceNumber,
+        /// The number it has.
+        found: DeviceNumber,
+    },
+    /// Something uses it, says the kernel.
+    #[error("{what} is in use, says the kernel")]
+    Busy {
+        /// The mount point or the device.
+        what: String,
+    },
+    /// The filesystem would not mount, as a damaged one does.
+    #[error("{fs} on {device} does not mount", fs = fs.as_str())]
+    Unmountable {
+        /// The device.
+        device: Device,
+        /// As what.
+        fs: FsType,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A program could not be run to its end.
+    #[error(transparent)]
+    Program(#[from] exec::Error),
+    /// A program said no.
+    #[error("{program} on {device} failed with {status}: {output}")]
+    Failed {
+        /// Which program.
+        program: &'static str,
+        /// The device.
+        device: Device,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it printed.
+        output: String,
+    },
+    /// The path leaves the kubelet directory by a symbolic link.
+    #[error("{} does not stay within the kubelet directory: it has a symbolic link in it", .0.display())]
+    Escapes(PathBuf),
+}
+
+impl Error {
+    /// For `map_err`: what was tried, and on what.
+    pub(crate) fn system<E: Into<io::Error>>(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.into();
+        move |source| Self::System { doing, path, source: source.into() }
+    }
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::System { .. } | Self::Form { .. } | Self::Failed { .. } | Self::Renumbered { .. } => {
+                Kind::Bug
+            }
+            Self::Unreachable { .. } => Kind::Unreachable,
+            Self::Rejected { .. } | Self::Unmountable { .. } | Self::SeveralDevices { .. } => Kind::Refused,
+            Self::NoDevice { .. } | Self::StillThere { .. } => Kind::Unsure,
+            Self::Busy { .. } => Kind::InUse,
+            Self::Program(error) => error.kind(),
+            Self::Escapes(_) => Kind::Invalid,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Who uses a device: mounts in every mount namespace, devices built on it, and open files, in one pass over /proc.
+//!
+//! Compared by number, never by path: a node made by mknod in a pod has another path, and another name means nothing.
+//! Needs the host's PID namespace. What cannot be looked at is an error: only a complete look may find nothing.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, openat, statx};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use super::{Device, DeviceNumber, Error, mount};
+
+/// Something that keeps a device busy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// Which device.
+    #[serde(skip)]
+    pub device: DeviceNumber,
+    /// How.
+    pub how: Use,
+    /// Of the process; for a mount, of a process that sees it. 0 for a device, which no process owns.
+    pub pid: u32,
+    /// That process's name, as in /proc/PID/comm.
+    pub command: String,
+    /// The open file, the mount point, or the device on top.
+    pub path: PathBuf,
+}
+
+/// How a device is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Use {
+    /// The device, or a file on its filesystem, is open.
+    OpenFile,
+    /// Its filesystem is mounted where this program sees it.
+    Mount,
+    /// Its filesystem is mounted in a mount namespace that this program is not in.
+    MountElsewhere,
+    /// Another block device is built on it.
+    BlockDevice,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { how, pid, command, path, .. } = self;
+        let path = path.display();
+        match how {
+            Use::OpenFile => write!(f, "process {pid} ({command}) has {path} open"),
+            Use::Mount => write!(f, "it is mounted at {path}"),
+            Use::MountElsewhere => {
+                write!(f, "it is mounted at {path} in the mount namespace of process {pid} ({command})")
+            }
+            Use::BlockDevice => write!(f, "the block device {path} is built on it"),
+        }
+    }
+}
+
+pub(super) fn holders(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+    if devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = devices_on_top(root, devices)?;
+    let proc = root.join("proc");
+    let numbers: HashSet<_> = devices.iter().map(|device| device.number).collect();
+    let mut namespaces = HashSet::new();
+    let own = namespace(&proc, OsStr::new("self"))?;
+    for process in processes(&proc)? {
+        let command =
+            fs::read_to_string(proc.join(&process).join("comm")).unwrap_or_default().trim_end().to_owned();
+        let pid = process.to_str().and_then(|name| name.parse().ok()).unwrap_or_default();
+        let holder = |device, how, path| Holder { device, how, pid, command: command.clone(), path };
+        if let Some(id) = namespace(&proc, &process)?
+            && namespaces.insert(id.clone())
+        {
+            let how = if Some(id) == own { Use::Mount } else { Use::MountElsewhere };
+            let mounts = match mount::of_process(&proc, &process) {
+                Err(Error::System { source, .. }) if is_over(&source) => continue,
+                mounts => mounts?,
+            };
+            let ours = mounts.iter().filter(|mount| numbers.contains(&mount.device));
+            found.extend(ours.map(|mount| holder(mount.device, how, mount.at.clone())));
+        }
+        for (device, path) in open_files(&proc.join(&process), &numbers)? {
+            found.push(holder(device, Use::OpenFile, path));
+        }
+    }
+    Ok(found)
+}
+
+/// Device mapper and md link to themselves from what they are built on; a loop device only names its file.
+fn devices_on_top(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+    let mut found = Vec::new();
+    let holder = |device: &Device, name: &OsStr| Holder {
+        device: device.number,
+        how: Use::BlockDevice,
+        pid: 0,
+        command: String::new(),
+        path: Path::new("/dev").join(name),
+    };
+    for device in devices {
+        let directory = root.join("sys/class/block").join(&device.name).join("holders");
+        found.extend(entries(&directory)?.iter().map(|name| holder(device, name)));
+    }
+    let blocks = root.join("sys/class/block");
+    for name in entries(&blocks)? {
+        let Ok(file) = fs::read_to_string(blocks.join(&name).join("loop/backing_file")) else { continue };
+        let file = file.trim_end_matches('\n');
+        // The file is a path in the mount namespace that set the loop up; where it is none here it cannot be followed.
+        let Ok(stat) = rustix::fs::stat(root.join(file.trim_start_matches('/'))) else { continue };
+        let number = DeviceNumber::from_raw(stat.st_rdev);
+        if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
+            found.extend(
+                devices.iter().filter(|device| device.number == number).map(|device| holder(device, &name)),
+            );
+        }
+    }
+    Ok(found)
+}
+
+fn processes(proc: &Path) -> Result<Vec<OsString>, Error> {
+    let mut all = entries(proc)?;
+    all.retain(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    Ok(all)
+}
+
+/// Which mount namespace a process is in, as `mnt:[4026531841]`; none if it is over.
+fn namespace(proc: &Path, process: &OsStr) -> Result<Option<PathBuf>, Error> {
+    let path = proc.join(process).join("ns/mnt");
+    match fs::read_link(&path) {
+        Ok(id) => Ok(Some(id)),
+        Err(error) if is_over(&error) => Ok(None),
+        Err(error) => Err(Error::system("read", path)(error)),
+    }
+}
+
+/// What of these devices a process has open: their nodes, files on them, and its working and root directories.
+fn open_files(
+    process: &Path,
+    devices: &HashSet<DeviceNumber>,
+) -> Result<Vec<(DeviceNumber, PathBuf)>, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut found = Vec::new();
+    let whole = match open(process, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT | Errno::SRCH) => return Ok(found),
+        Err(error) => return Err(Error::system("open", process)(error)),
+    };
+    for name in [c"cwd", c"root"] {
+        found.extend(used(&whole, process, name, devices)?);
+    }
+    let path = process.join("fd");
+    let files = match openat(&whole, "fd", flags, Mode::empty()) {
+        Ok(files) => files,
+        Err(Errno::NOENT | Errno::SRCH) => return Ok(found),
+        Err(error) => return Err(Error::system("open", path)(error)),
+    };
+    for entry in Dir::read_from(&files).map_err(Error::system("list", path.clone()))? {
+        match entry {
+            Ok(entry) if entry.file_name().to_bytes().starts_with(b".") => {}
+            Ok(entry) => found.extend(used(&files, &path, entry.file_name(), devices)?),
+            Err(Errno::NOENT | Errno::SRCH) => break,
+            Err(error) => return Err(Error::system("list", path)(error)),
+        }
+    }
+    Ok(found)
+}
+
+/// Which of these devices an entry of /proc/PID refers to.
+fn used(
+    directory: &OwnedFd,
+    path: &Path,
+    name: &CStr,
+    devices: &HashSet<DeviceNumber>,
+) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
+    let path = || path.join(OsStr::from_bytes(name.to_bytes()));
+    // DONT_SYNC: an answer from memory is enough, and a dead network filesystem must not stop us.
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = match statx(directory, name, flags, StatxFlags::TYPE | StatxFlags::MODE) {
+        Ok(stat) => stat,
+        // Closed or over; or on a filesystem that cannot answer, which is none of ours: ours answer from memory.
+        Err(Errno::NOENT | Errno::SRCH | Errno::STALE | Errno::NOTCONN | Errno::HOSTDOWN) => return Ok(None),
+        Err(error) => return Err(Error::system("look at", path())(error)),
+    };
+    let node = DeviceNumber { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
+    let on = DeviceNumber { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
+    let is_node = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::BlockDevice;
+    let used = if is_node && devices.contains(&node) { Some(node) } else { devices.get(&on).copied() };
+    Ok(used.map(|device| (device, fs::read_link(path()).unwrap_or_else(|_| path()))))
+}
+
+fn entries(directory: &Path) -> Result<Vec<OsString>, Error> {
+    let read = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
+    });
+    match read {
+        Err(error) if is_over(&error) => Ok(Vec::new()),
+        read => read.map_err(Error::system("list", directory)),
+    }
+}
+
+/// The process or the device went away; EINVAL is what a zombie's mountinfo answers.
+fn is_over(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH | Errno::INVAL | Errno::NODEV))
+}
+
+#[cfg(test)]
+mod tests;

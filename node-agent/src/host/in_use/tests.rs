@@ -1,0 +1,124 @@
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use rds_csi_api::Bytes;
+
+use super::*;
+
+/// A `/proc` and a `/sys` with as much in them as a test needs.
+struct Tree(tempfile::TempDir);
+
+const MOUNTED: &str = "40 22 259:3 / /var/lib/kubelet/pods/p/mount rw - ext4 /dev/nvme1n1 rw\n";
+const UNMOUNTED: &str = "22 1 1:1 / / rw - ext4 /dev/root rw\n";
+
+impl Tree {
+    fn new() -> Self {
+        let tree = Self(tempfile::tempdir().unwrap());
+        tree.process("1", "init", "mnt:[1]", UNMOUNTED);
+        symlink("1", tree.root().join("proc/self")).unwrap();
+        tree
+    }
+
+    fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn process(&self, pid: &str, command: &str, namespace: &str, mountinfo: &str) {
+        let process = self.root().join("proc").join(pid);
+        fs::create_dir_all(process.join("ns")).unwrap();
+        fs::create_dir_all(process.join("fd")).unwrap();
+        fs::write(process.join("comm"), format!("{command}\n")).unwrap();
+        fs::write(process.join("mountinfo"), mountinfo).unwrap();
+        symlink(namespace, process.join("ns/mnt")).unwrap();
+    }
+
+    fn holders(&self, device: &Device) -> Vec<Holder> {
+        holders(self.root(), &[device]).unwrap()
+    }
+}
+
+fn device(name: &str, number: DeviceNumber) -> Device {
+    Device { name: name.into(), number, size: Bytes::gib(1) }
+}
+
+fn nvme1n1() -> Device {
+    device("nvme1n1", DeviceNumber { major: 259, minor: 3 })
+}
+
+#[test]
+fn a_device_that_nobody_uses_has_no_holders() {
+    assert_eq!(Tree::new().holders(&nvme1n1()), []);
+}
+
+#[test]
+fn lesson_3_a_mount_in_any_mount_namespace_is_a_use_and_is_told_once_for_each() {
+    let tree = Tree::new();
+    tree.process("100", "postgres", "mnt:[2]", MOUNTED);
+    tree.process("101", "postgres", "mnt:[2]", MOUNTED);
+    let found = tree.holders(&nvme1n1());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].how, found[0].command.as_str()), (Use::MountElsewhere, "postgres"));
+    assert!(found[0].pid == 100 || found[0].pid == 101);
+    assert_eq!(found[0].path, Path::new("/var/lib/kubelet/pods/p/mount"));
+}
+
+#[test]
+fn a_mount_that_we_see_ourselves_is_told_from_others() {
+    let tree = Tree::new();
+    fs::write(tree.root().join("proc/1/mountinfo"), MOUNTED).unwrap();
+    assert_eq!(tree.holders(&nvme1n1())[0].how, Use::Mount);
+}
+
+#[test]
+fn lesson_3_devices_built_on_it_are_uses() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.root().join("sys/class/block/nvme1n1/holders/dm-0")).unwrap();
+    let found = tree.holders(&nvme1n1());
+    assert_eq!(
+        (found[0].how, found[0].path.as_path(), found[0].pid),
+        (Use::BlockDevice, Path::new("/dev/dm-0"), 0)
+    );
+}
+
+#[test]
+fn lesson_3_an_open_file_counts_by_number_and_not_by_path() {
+    let tree = Tree::new();
+    let file = tree.root().join("file of the volume");
+    fs::write(&file, "").unwrap();
+    let raw = file.metadata().unwrap().dev();
+    tree.process("200", "qemu", "mnt:[1]", UNMOUNTED);
+    symlink(&file, tree.root().join("proc/200/fd/7")).unwrap();
+    symlink("socket:[12345]", tree.root().join("proc/200/fd/8")).unwrap();
+    let found = tree.holders(&device("nvme9n9", DeviceNumber::from_raw(raw)));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].how, found[0].pid, found[0].path.as_path()), (Use::OpenFile, 200, file.as_path()));
+    assert_eq!(tree.holders(&nvme1n1()), []);
+}
+
+#[test]
+fn lesson_18_a_holder_is_told_by_pid_command_and_path() {
+    let holder = Holder {
+        device: nvme1n1().number,
+        how: Use::OpenFile,
+        pid: 4711,
+        command: "qemu-system-x86".into(),
+        path: "/dev/disk".into(),
+    };
+    assert_eq!(holder.to_string(), "process 4711 (qemu-system-x86) has /dev/disk open");
+}
+
+#[test]
+fn lesson_3_what_cannot_be_looked_at_is_an_error_and_not_an_empty_answer() {
+    let tree = Tree::new();
+    fs::write(tree.root().join("proc/1/mountinfo"), "nonsense\n").unwrap();
+    assert!(holders(tree.root(), &[&nvme1n1()]).is_err());
+    let tree = Tree::new();
+    fs::write(tree.root().join("proc/300"), "not a directory").unwrap();
+    assert!(holders(tree.root(), &[&nvme1n1()]).is_err());
+}
+
+#[test]
+fn a_process_that_is_over_is_passed_by() {
+    let tree = Tree::new();
+    fs::create_dir_all(tree.root().join("proc/400")).unwrap();
+    assert_eq!(tree.holders(&nvme1n1()), []);
+}

@@ -1,0 +1,220 @@
+//! Paths that kubelet gave us: beneath its directory and nowhere else, checked once as text and again when opened.
+//!
+//! A pod may plant symbolic links in what it can write to, and we act as root; so a path is never followed through one.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
+use serde::{Serialize, Serializer};
+
+use super::Error;
+
+/// The kubelet's own directory, `/var/lib/kubelet` as a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeletDir(Arc<Directory>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Directory {
+    /// As kubelet is told, and so as its paths begin.
+    given: PathBuf,
+    /// Without symbolic links, and so as the mount table names it.
+    real: PathBuf,
+}
+
+/// Why a path is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Outside {
+    /// There is none.
+    #[error("it is empty: give an absolute path beneath the kubelet directory")]
+    Empty,
+    /// It is somewhere else, or goes there.
+    #[error(
+        "{path:?} is not beneath the kubelet directory {directory:?}: give a path there, without '.' and '..'"
+    )]
+    Elsewhere {
+        /// The path.
+        path: PathBuf,
+        /// Where it should be.
+        directory: PathBuf,
+    },
+}
+
+impl KubeletDir {
+    /// The directory must exist.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let real = path.canonicalize()?;
+        if !real.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self(Arc::new(Directory { given: path.into(), real })))
+    }
+
+    /// A directory that need not exist, for hosts that do not.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn imagined(path: &str) -> Self {
+        Self(Arc::new(Directory { given: path.into(), real: path.into() }))
+    }
+
+    /// Takes a path of kubelet's.
+    pub fn beneath(&self, path: &str) -> Result<KubeletPath, Outside> {
+        if path.is_empty() {
+            return Err(Outside::Empty);
+        }
+        let elsewhere = || Outside::Elsewhere { path: path.into(), directory: self.0.given.clone() };
+        // `Path` would drop a '.' within a path without a word; here what is given is what is meant.
+        let plain = !path.split('/').any(|part| part == "." || part == "..") && !path.contains('\0');
+        let relative = Path::new(path)
+            .strip_prefix(&self.0.given)
+            .or_else(|_| Path::new(path).strip_prefix(&self.0.real))
+            .ok()
+            .filter(|relative| {
+                plain && relative.components().all(|part| matches!(part, Component::Normal(_)))
+            })
+            .ok_or_else(elsewhere)?;
+        let name = relative.file_name().ok_or_else(elsewhere)?;
+        Ok(KubeletPath {
+            real: self.0.real.join(relative),
+            parent: relative.parent().map(Into::into).unwrap_or_default(),
+            name: name.into(),
+            directory: self.clone(),
+        })
+    }
+}
+
+/// A path strictly beneath the kubelet directory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KubeletPath {
+    directory: KubeletDir,
+    real: PathBuf,
+    parent: PathBuf,
+    name: OsString,
+}
+
+impl KubeletPath {
+    /// The whole path, as the mount table has it.
+    pub fn as_path(&self) -> &Path {
+        &self.real
+    }
+
+    /// The last part.
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// The directory that the last part is in, opened without a way out of the kubelet directory. None if it is not there.
+    pub(super) fn open_parent(&self) -> Result<Option<OwnedFd>, Error> {
+        self.open_beneath(&self.parent)
+    }
+
+    /// The directory at the path itself. None if it is not there.
+    pub(super) fn open_directory(&self) -> Result<Option<OwnedFd>, Error> {
+        self.open_beneath(&self.parent.join(&self.name))
+    }
+
+    fn open_beneath(&self, relative: &Path) -> Result<Option<OwnedFd>, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let failed = |error: Errno| Error::system("open", self.real.clone())(error);
+        let top = open(&self.directory.0.real, flags, Mode::empty()).map_err(failed)?;
+        let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        match openat2(&top, relative, flags, Mode::empty(), resolve) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::XDEV) => Err(Error::Escapes(self.real.clone())),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// A name for what an open descriptor refers to, for system calls that take names only, such as mount(2).
+pub(super) fn path_of(descriptor: &OwnedFd) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+impl fmt::Display for KubeletPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.real.display().fmt(f)
+    }
+}
+
+impl fmt::Debug for KubeletPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.real.fmt(f)
+    }
+}
+
+impl Serialize for KubeletPath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.real.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_beneath_the_directory_is_taken() {
+        let kubelet = KubeletDir::imagined("/var/lib/kubelet");
+        let path = kubelet.beneath("/var/lib/kubelet/plugins/x/globalmount").unwrap();
+        assert_eq!(path.as_path(), Path::new("/var/lib/kubelet/plugins/x/globalmount"));
+        assert!(kubelet.beneath("/var/lib/kubelet/pods/").is_ok());
+    }
+
+    #[test]
+    fn a_path_anywhere_else_is_refused_by_name() {
+        let kubelet = KubeletDir::imagined("/var/lib/kubelet");
+        assert_eq!(kubelet.beneath(""), Err(Outside::Empty));
+        for path in [
+            "/",
+            "/etc",
+            "/var/lib/kubelet",
+            "/var/lib/kubelet/",
+            "/var/lib/kubelets/x",
+            "/var/lib/kubelet/../x",
+            "/var/lib/kubelet/pods/../../../../etc",
+            "/var/lib/kubelet/./x",
+            "pods/x",
+            "./var/lib/kubelet/x",
+            "/var/lib/kubelet/x\0y",
+        ] {
+            let error = kubelet.beneath(path).unwrap_err().to_string();
+            assert!(error.contains("not beneath the kubelet directory"), "{path:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_behind_a_link_is_named_as_the_mount_table_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap().join("data");
+        std::fs::create_dir(&real).unwrap();
+        let link = folder.path().join("kubelet");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let kubelet = KubeletDir::open(&link).unwrap();
+        for base in [&link, &real] {
+            let path = kubelet.beneath(base.join("pods/a").to_str().unwrap()).unwrap();
+            assert_eq!(path.as_path(), real.join("pods/a"));
+        }
+    }
+
+    #[test]
+    fn a_link_within_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("pods/honest")).unwrap();
+        std::os::unix::fs::symlink("/etc", folder.path().join("pods/sly")).unwrap();
+        let kubelet = KubeletDir::open(folder.path()).unwrap();
+        let path = |end: &str| kubelet.beneath(folder.path().join(end).to_str().unwrap()).unwrap();
+        assert!(path("pods/honest/target").open_parent().unwrap().is_some());
+        assert!(path("top").open_parent().unwrap().is_some());
+        assert!(path("pods/nobody/target").open_parent().unwrap().is_none());
+        assert!(matches!(path("pods/sly/target").open_parent(), Err(Error::Escapes(_))));
+        assert!(matches!(path("pods/sly").open_directory(), Err(Error::Escapes(_))));
+    }
+}

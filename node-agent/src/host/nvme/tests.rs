@@ -1,0 +1,221 @@
+use std::os::unix::fs::symlink;
+
+use rds_csi_api::{CtrlLoss, HostId, NodeName, ReconnectPolicy};
+
+use super::*;
+use crate::host::DeviceNumber;
+
+/// A `/sys` as kernel 6.1 lays it out, with as much in it as a test needs.
+struct Tree(tempfile::TempDir);
+
+impl Tree {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root().join("sys").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn controller(&self, name: &str, nqn: &str, state: &str, path: &str) {
+        self.write(&format!("class/nvme/{name}/subsysnqn"), nqn);
+        self.write(&format!("class/nvme/{name}/state"), state);
+        self.write(&format!("class/nvme/{name}/{path}/ana_state"), "optimized");
+        self.write(&format!("class/nvme/{name}/hwmon3/name"), "nvme");
+    }
+
+    fn subsystem(&self, name: &str, nqn: &str) {
+        self.write(&format!("class/nvme-subsystem/{name}/subsysnqn"), nqn);
+    }
+
+    /// `owner` is the subsystem with multipath and the controller without.
+    fn block(&self, name: &str, owner: &str, number: &str, sectors: u64) {
+        self.write(&format!("class/block/{name}/dev"), number);
+        self.write(&format!("class/block/{name}/size"), &sectors.to_string());
+        symlink(format!("../../{owner}"), self.root().join(format!("sys/class/block/{name}/device")))
+            .unwrap();
+    }
+
+    fn attachment(&self, nqn: &str) -> Attachment {
+        attachment(self.root(), &nqn.parse().unwrap()).unwrap()
+    }
+}
+
+const A: &str = "nqn.2000-02.com.mikrotik:pvc-a";
+const B: &str = "nqn.2000-02.com.mikrotik:pvc-b";
+
+fn device(name: &str, minor: u32, size: Bytes) -> Device {
+    Device { name: name.into(), number: DeviceNumber { major: 259, minor }, size }
+}
+
+#[test]
+fn lesson_8_a_device_is_resolved_by_nqn_through_multipath_names() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys2", A);
+    tree.controller("nvme1", A, "live", "nvme2c1n2");
+    tree.block("nvme2n2", "nvme-subsystem/nvme-subsys2", "259:5", 2_097_152);
+    // What a look at the controller's number would have found: somebody else's volume.
+    tree.subsystem("nvme-subsys1", B);
+    tree.controller("nvme2", B, "live", "nvme1c2n1");
+    tree.block("nvme1n1", "nvme-subsystem/nvme-subsys1", "259:9", 4096);
+    assert_eq!(tree.attachment(A), Attachment::Live(Some(device("nvme2n2", 5, Bytes::gib(1)))));
+    assert_eq!(tree.attachment(B), Attachment::Live(Some(device("nvme1n1", 9, Bytes::mib(2)))));
+}
+
+#[test]
+fn without_multipath_the_controller_owns_its_device() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme3", A, "live", "nvme3n1");
+    tree.block("nvme3n1", "nvme/nvme3", "259:1", 2048);
+    assert_eq!(tree.attachment(A), Attachment::Live(Some(device("nvme3n1", 1, Bytes::mib(1)))));
+}
+
+#[test]
+fn lesson_8_a_name_that_was_given_to_another_subsystem_is_not_our_device() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "live", "nvme0c0n1");
+    tree.subsystem("nvme-subsys7", B);
+    tree.block("nvme0n1", "nvme-subsystem/nvme-subsys7", "259:1", 2048);
+    assert_eq!(tree.attachment(A), Attachment::Live(None));
+}
+
+#[test]
+fn every_state_but_live_counts_as_connecting_and_none_as_gone() {
+    for state in ["new", "connecting", "resetting", "deleting", "deleting (no IO)", "dead"] {
+        let tree = Tree::new();
+        tree.subsystem("nvme-subsys0", A);
+        tree.controller("nvme0", A, state, "nvme0c0n1");
+        tree.block("nvme0n1", "nvme-subsystem/nvme-subsys0", "259:1", 2048);
+        assert_eq!(
+            tree.attachment(A),
+            Attachment::Connecting(Some(device("nvme0n1", 1, Bytes::mib(1)))),
+            "{state}"
+        );
+    }
+}
+
+#[test]
+fn one_of_two_paths_is_enough_and_both_lead_to_one_device() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "connecting", "nvme0c0n1");
+    tree.controller("nvme1", A, "live", "nvme0c1n1");
+    tree.block("nvme0n1", "nvme-subsystem/nvme-subsys0", "259:1", 2048);
+    assert_eq!(tree.attachment(A), Attachment::Live(Some(device("nvme0n1", 1, Bytes::mib(1)))));
+}
+
+#[test]
+fn two_namespaces_are_an_error_and_not_a_guess() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "live", "nvme0c0n1");
+    tree.write("class/nvme/nvme0/nvme0c0n2/ana_state", "optimized");
+    tree.block("nvme0n1", "nvme-subsystem/nvme-subsys0", "259:1", 2048);
+    tree.block("nvme0n2", "nvme-subsystem/nvme-subsys0", "259:2", 2048);
+    let error = attachment(tree.root(), &A.parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("nvme0n1, nvme0n2"), "{error}");
+}
+
+#[test]
+fn an_nqn_is_compared_whole() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", &format!("{A}bc"));
+    tree.controller("nvme0", &format!("{A}bc"), "live", "nvme0c0n1");
+    assert_eq!(tree.attachment(A), Attachment::Absent);
+}
+
+#[test]
+fn a_subsystem_without_controllers_is_not_gone() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    assert_eq!(tree.attachment(A), Attachment::Lost);
+    let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+    let managed = ManagedNqn::new(&prefix, A.parse().unwrap()).unwrap();
+    let error = disconnect(tree.root(), &managed, Duration::ZERO).unwrap_err();
+    assert!(matches!(error, Error::StillThere { .. }), "{error}");
+}
+
+#[test]
+fn without_the_module_nothing_is_connected() {
+    let tree = Tree::new();
+    assert_eq!(tree.attachment(A), Attachment::Absent);
+    assert_eq!(subsystems(tree.root()).unwrap(), []);
+}
+
+#[test]
+fn everything_with_an_nqn_is_listed_once() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "live", "nvme0c0n1");
+    tree.subsystem("nvme-subsys1", "nqn.2019-08.org.qemu:a b");
+    tree.subsystem("nvme-subsys2", B);
+    assert_eq!(subsystems(tree.root()).unwrap(), [A.parse().unwrap(), B.parse().unwrap()]);
+}
+
+#[test]
+fn names_of_devices_and_paths_are_told_from_everything_else() {
+    for (child, name) in [
+        ("nvme0n1", Some("nvme0n1")),
+        ("nvme2c1n2", Some("nvme2n2")),
+        ("nvme12c345n67", Some("nvme12n67")),
+        ("nvme0", None),
+        ("nvme0n", None),
+        ("nvme0cn1", None),
+        ("nvmecn1", None),
+        ("nvme0n1p1", None),
+        ("hwmon3", None),
+        ("ng0n1", None),
+    ] {
+        assert_eq!(device_name(child).as_deref(), name, "{child}");
+    }
+}
+
+fn target() -> (Initiator, Target) {
+    let node: NodeName = "w1".parse().unwrap();
+    let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+    let target = Target {
+        nqn: ManagedNqn::new(&prefix, A.parse().unwrap()).unwrap(),
+        portal: Portal::parse("127.0.0.1", Some("4421")).unwrap(),
+        reconnect: ReconnectPolicy {
+            ctrl_loss: CtrlLoss::After(Duration::from_mins(10)),
+            ..ReconnectPolicy::STANDARD
+        },
+    };
+    (Initiator { nqn: rds_csi_api::HostNqn::of(&node), id: HostId::of(&node) }, target)
+}
+
+#[test]
+fn lesson_30_a_node_connects_under_its_own_host_nqn_and_the_host_id_that_belongs_to_it() {
+    let (initiator, target) = target();
+    assert_eq!(
+        options(&initiator, &target),
+        "transport=tcp,traddr=127.0.0.1,trsvcid=4421,nqn=nqn.2000-02.com.mikrotik:pvc-a,\
+         hostnqn=nqn.2014-08.org.nvmexpress:uuid:ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,\
+         hostid=ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,ctrl_loss_tmo=600,reconnect_delay=2,keep_alive_tmo=5"
+    );
+}
+
+#[test]
+fn an_array_that_does_not_answer_is_unreachable_before_the_kernel_is_asked() {
+    let tree = Tree::new();
+    let (initiator, mut target) = target();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    target.portal.port = closed;
+    let error = connect(tree.root(), &initiator, &target).unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn lesson_17_an_nqn_outside_the_managed_prefix_cannot_even_be_asked_for() {
+    let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+    let error = ManagedNqn::new(&prefix, "nqn.2000-02.com.mikrotik:nixos-var".parse().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("neither connected nor disconnected"), "{error}");
+}

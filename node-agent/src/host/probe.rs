@@ -1,0 +1,221 @@
+//! What is on a device: proof that it is blank, or what was found, or the admission that nobody knows.
+//!
+//! Formatting on a mere absence of evidence has destroyed live volumes: `blkid` exits alike for a blank device and for one
+//! that it cannot read. So blank means that the size is right, that every place where a signature could be was read and is
+//! zero, and that a low-level probe finds nothing either.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rds_csi_api::{Bytes, FsType};
+use rustix::fs::{Mode, OFlags, fstat, open};
+
+use super::{Device, DeviceNumber, Error, exec, superblock};
+
+const PROBE_TIME: Duration = Duration::from_secs(30);
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// What is read at once, and how its buffer is aligned: direct I/O needs a multiple of the device's block.
+const CHUNK: u64 = MIB;
+const ALIGNMENT: usize = 4096;
+
+/// At both ends of the device are nearly all signatures: partition tables, LUKS (up to 4 MiB), LVM, md, ZFS, and superblocks.
+const ENDS: u64 = 4 * MIB;
+
+/// Where filesystems keep further copies: ext with blocks of 1 KiB and 4 KiB, and btrfs.
+const COPIES: [u64; 6] = [8 * MIB, 24 * MIB, 64 * MIB, 128 * MIB, 384 * MIB, 256 << 30];
+
+/// How much is looked at around each copy.
+const COPY_LENGTH: u64 = 64 * KIB;
+
+/// XFS begins each of its allocation groups, four as a rule, with a superblock.
+const ALLOCATION_GROUPS: u64 = 4;
+
+/// What is on a device.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing, and here is the proof.
+    Blank(Blank),
+    /// Something.
+    Has(Signature),
+    /// Nobody knows, and why. It is never blank.
+    Unreadable(String),
+}
+
+/// The proof that a device is blank. Only a completed probe makes one, and making a filesystem uses it up.
+#[derive(Debug)]
+pub struct Blank {
+    device: Device,
+}
+
+impl Blank {
+    /// The device that it is about.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A proof about a device that does not exist.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn imagined(device: Device) -> Self {
+        Self { device }
+    }
+}
+
+/// Something that is on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signature {
+    /// A filesystem of those that we make.
+    Filesystem {
+        /// Which.
+        fs: FsType,
+        /// How many bytes it spans.
+        size: Bytes,
+    },
+    /// Anything else, as a person would name it.
+    Foreign(String),
+}
+
+/// Opens the device for direct reading, past any cache. Its node must carry the number it had when it was found.
+pub(super) fn open_device(root: &Path, device: &Device) -> Result<File, Error> {
+    let path = root.join("dev").join(&device.name);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+    let file = open(&path, flags, Mode::empty()).map_err(Error::system("open", path.clone()))?;
+    let found = DeviceNumber::from_raw(fstat(&file).map_err(Error::system("look at", path))?.st_rdev);
+    if found == device.number {
+        Ok(file.into())
+    } else {
+        Err(Error::Renumbered { device: device.to_string(), expected: device.number, found })
+    }
+}
+
+pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
+    let mut file = open_device(root, device)?;
+    let found = match examine(&mut file, device.size) {
+        Ok(Look::Filesystem(fs, size)) => return Ok(Content::Has(Signature::Filesystem { fs, size })),
+        Ok(found) => found,
+        Err(error) => return Ok(Content::Unreadable(format!("{device} cannot be read: {error}"))),
+    };
+    let outcome = exec::run("blkid", &["-p", "-o", "export", &device.path().to_string_lossy()], PROBE_TIME)?;
+    // The name may have changed hands while blkid ran: then it has told of another device.
+    drop(open_device(root, device)?);
+    Ok(match (judge(&outcome), found) {
+        (Verdict::Nothing, Look::Zero) => Content::Blank(Blank { device: device.clone() }),
+        (Verdict::Nothing, Look::Data(at)) => {
+            Content::Has(Signature::Foreign(format!("data at byte {at} that blkid does not know")))
+        }
+        (Verdict::Named(name), _) => Content::Has(Signature::Foreign(name)),
+        (Verdict::Failed(reason), _) => Content::Unreadable(reason),
+        (Verdict::Nothing, Look::Filesystem(fs, size)) => Content::Has(Signature::Filesystem { fs, size }),
+    })
+}
+
+/// What reading alone shows.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// One of our filesystems, and its size.
+    Filesystem(FsType, Bytes),
+    /// Every region is zero.
+    Zero,
+    /// Something else, first seen at that byte.
+    Data(u64),
+}
+
+fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
+    let real = file.seek(SeekFrom::End(0))?;
+    if real != size.get() {
+        return Err(io::Error::other(format!("it has {} instead of {size}", Bytes::new(real))));
+    }
+    let mut buffer = Buffer::new();
+    let head = buffer.read(file, 0, real.min(superblock::LENGTH as u64))?;
+    if let Some((fs, size)) = superblock::read(head) {
+        return Ok(Look::Filesystem(fs, size));
+    }
+    for (begin, end) in regions(real) {
+        let mut at = begin;
+        while at < end {
+            let bytes = buffer.read(file, at, CHUNK.min(end - at))?;
+            if let Some(place) = bytes.iter().position(|byte| *byte != 0) {
+                return Ok(Look::Data(at + place as u64));
+            }
+            at += bytes.len() as u64;
+        }
+    }
+    Ok(Look::Zero)
+}
+
+/// The ranges to read, within the device. They begin and end at multiples of 4 KiB, or at the device's end.
+fn regions(size: u64) -> Vec<(u64, u64)> {
+    let down = |at: u64| at - at % ALIGNMENT as u64;
+    let mut regions = vec![(0, ENDS.min(size))];
+    let groups = (1..ALLOCATION_GROUPS)
+        .map(|group| (u128::from(size) * u128::from(group) / u128::from(ALLOCATION_GROUPS)) as u64);
+    for copy in COPIES.into_iter().chain(groups) {
+        // On both sides: group sizes are rounded.
+        let begin = down(copy.saturating_sub(COPY_LENGTH));
+        if begin < size {
+            regions.push((begin, (down(copy) + COPY_LENGTH).min(size)));
+        }
+    }
+    regions.push((down(size.saturating_sub(ENDS)), size));
+    regions
+}
+
+/// A buffer that direct I/O takes.
+struct Buffer {
+    bytes: Vec<u8>,
+    begin: usize,
+}
+
+impl Buffer {
+    fn new() -> Self {
+        let bytes = vec![0; CHUNK as usize + ALIGNMENT];
+        let begin = bytes.as_ptr().align_offset(ALIGNMENT);
+        Self { bytes, begin }
+    }
+
+    fn read(&mut self, file: &File, at: u64, length: u64) -> io::Result<&[u8]> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        let bytes = &mut self.bytes[self.begin..][..length];
+        file.read_exact_at(bytes, at)?;
+        Ok(bytes)
+    }
+}
+
+/// What `blkid -p` says.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It read the device, and found nothing.
+    Nothing,
+    /// What it found.
+    Named(String),
+    /// It could not tell.
+    Failed(String),
+}
+
+/// blkid(8): 0 found, 2 nothing found or not readable, 8 several signatures that exclude each other, 4 wrong usage.
+/// 'Not readable' is ruled out before: we have read the device ourselves.
+fn judge(outcome: &exec::Outcome) -> Verdict {
+    let field =
+        |name: &str| outcome.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    match outcome.status.code() {
+        Some(0) => Verdict::Named(match (field("TYPE"), field("PTTYPE")) {
+            (Some(kind), _) => kind.into(),
+            (None, Some(table)) => format!("a partition table ({table})"),
+            (None, None) => format!("something that blkid calls {:?}", outcome.stdout),
+        }),
+        Some(2) if outcome.stdout.is_empty() && outcome.stderr.is_empty() => Verdict::Nothing,
+        Some(8) => Verdict::Named("several signatures that exclude each other".into()),
+        _ => Verdict::Failed(format!(
+            "blkid failed with {}: {} {}",
+            outcome.status, outcome.stdout, outcome.stderr
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;
