@@ -5,10 +5,14 @@
 
 pub mod array;
 pub mod attachments;
+pub mod config;
 pub mod create;
+pub mod csi;
 pub mod delete;
+pub mod metrics;
 pub mod node_agents;
 pub mod parameters;
 pub mod publish;
+pub mod run;
 pub mod unpublish;
 pub mod validate;

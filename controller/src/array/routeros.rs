@@ -8,6 +8,7 @@ mod script;
 mod session;
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use rds_csi_api::{HostNqn, Nqn, VolumeId};
 use tracing::Instrument as _;
@@ -84,6 +85,15 @@ impl RouterOs {
 
     fn host(&self) -> &str {
         &self.session.settings().destination.host
+    }
+}
+
+impl fmt::Debug for RouterOs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RouterOs")
+            .field("host", &self.host())
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
     }
 }
 
