@@ -17,7 +17,8 @@ mod ssh;
 mod version;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use russh::keys::{PrivateKey, PublicKey};
@@ -25,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use backend::linux::Linux;
 use backend::memory::Memory;
 use backend::{Backend, PoolPath};
 use device::Device;
@@ -76,6 +78,13 @@ pub enum Storage {
         /// Bytes of the pool.
         pool_size: u64,
     },
+    /// A mounted btrfs and the kernel's NVMe target: needs root.
+    Linux {
+        /// Where the btrfs is mounted.
+        pool_mount: PathBuf,
+        /// Where the target listens.
+        nvme_address: IpAddr,
+    },
 }
 
 impl Options {
@@ -120,6 +129,7 @@ impl Simulator {
         let Options { listen, control, storage, pool, host_key, access, max_sessions, dialect } = options;
         let backend: Box<dyn Backend> = match storage {
             Storage::Memory { pool_size } => Box::new(Memory::new(pool_size)),
+            Storage::Linux { pool_mount, nvme_address } => Box::new(Linux::open(pool_mount, nvme_address)?),
         };
         let device = Arc::new(Device::new(backend, &pool, dialect, max_sessions)?);
         let (listener, address) = bind(listen).await?;

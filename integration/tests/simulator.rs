@@ -6,6 +6,8 @@
 mod client;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/program.rs"]
+mod program;
 #[path = "simulator/sessions.rs"]
 mod sessions;
 #[path = "simulator/volumes.rs"]

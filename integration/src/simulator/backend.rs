@@ -1,8 +1,11 @@
 //! What an array stores and exports, below anything RouterOS: subvolumes, files, NVMe/TCP exports.
 //!
-//! [`memory`] runs anywhere; `linux` has a btrfs and the kernel's own target. Names, refusals and item
+//! [`memory`] runs anywhere; [`linux`] has a btrfs and the kernel's own target. Names, refusals and item
 //! numbers are the [`device`](super::device)'s, so that both behave alike at the console.
 
+#[cfg(test)]
+mod contract;
+pub mod linux;
 pub mod memory;
 
 use std::fmt;

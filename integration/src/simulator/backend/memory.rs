@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use uuid::Uuid;
+
 use super::{
     Access, Backend, Capacity, Entry, EntryKind, Error, Export, Hosts, Origin, Parent, PoolPath, Subvolume,
 };
@@ -135,7 +137,7 @@ impl Backend for Memory {
         let subvolume = Subvolume {
             name: name.to_owned(),
             id,
-            uuid: random_uuid(),
+            uuid: Uuid::new_v4().to_string(),
             snapshot_of,
             access,
             created: SystemTime::now(),
@@ -244,9 +246,29 @@ impl Backend for Memory {
     }
 }
 
-fn random_uuid() -> String {
-    let [a, b]: [u64; 2] = rand::random();
-    let (time_low, time_mid, time_high) = (a >> 32, (a >> 16) & 0xffff, a & 0x0fff);
-    let (clock, node) = (0x8000 | (b >> 50), b & 0xffff_ffff_ffff);
-    format!("{time_low:08x}-{time_mid:04x}-4{time_high:03x}-{clock:04x}-{node:012x}")
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    #[test]
+    fn memory_keeps_the_contract_of_storage() {
+        let mut memory = Memory::new(contract::POOL_SIZE);
+        contract::storage(&mut memory);
+        let disk = &memory.entries().unwrap()[1];
+        assert_eq!(disk.kind, EntryKind::File { size: 3 << 20, content: Some(7) });
+    }
+
+    #[test]
+    fn copies_cost_space_only_once_they_are_written_to() {
+        let mut memory = Memory::new(100);
+        memory.create_subvolume("a", Origin::Empty, Access::ReadWrite).unwrap();
+        memory.create_file(&PoolPath::new("a/disk.img").unwrap(), 40).unwrap();
+        memory.create_subvolume("b", Origin::SnapshotOf("a"), Access::ReadWrite).unwrap();
+        assert_eq!(memory.capacity().unwrap().free, 60);
+        memory.write(&PoolPath::new("b/disk.img").unwrap(), 1).unwrap();
+        assert_eq!(memory.capacity().unwrap().free, 20);
+        memory.remove_subvolume("a").unwrap();
+        assert_eq!(memory.capacity().unwrap().free, 60);
+    }
 }

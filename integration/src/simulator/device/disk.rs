@@ -275,6 +275,14 @@ fn check(state: &State, disk: &FileDisk, version: Version, own: Option<ItemId>) 
     if disk.slot.is_empty() || (version >= SHORT_SLOTS && disk.slot.chars().count() > LONGEST_SLOT) {
         return Err(Failure::new("invalid value for argument slot"));
     }
+    // NVMe limits names to 223 bytes; what is a file's name to the kernel's target cannot hold a slash.
+    let is_name = |name: &str| name.len() <= 223 && !name.contains(['/', '\0']) && !name.starts_with('.');
+    if !is_name(&disk.nqn()) {
+        return Err(Failure::new("invalid value for argument nvme-tcp-server-nqn"));
+    }
+    if !disk.nvme_tcp_server_allow_host_name.split(',').all(|host| is_name(host.trim())) {
+        return Err(Failure::new("invalid value for argument nvme-tcp-server-allow-host-name"));
+    }
     let others = || state.disks.iter().filter(|(id, _)| Some(**id) != own).map(|(_, other)| other);
     if others().any(|other| other.slot == disk.slot) {
         return Err(Failure::new("failure: already have such slot"));
