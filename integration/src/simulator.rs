@@ -129,7 +129,7 @@ impl Simulator {
         let Options { listen, control, storage, pool, host_key, access, max_sessions, dialect } = options;
         let backend: Box<dyn Backend> = match storage {
             Storage::Memory { pool_size } => Box::new(Memory::new(pool_size)),
-            Storage::Linux { pool_mount, nvme_address } => Box::new(Linux::open(pool_mount, nvme_address)?),
+            Storage::Linux { pool_mount, nvme_address } => Box::new(Linux::open(&pool_mount, nvme_address)?),
         };
         let device = Arc::new(Device::new(backend, &pool, dialect, max_sessions)?);
         let (listener, address) = bind(listen).await?;

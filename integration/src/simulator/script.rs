@@ -5,6 +5,7 @@
 
 mod ast;
 mod builtins;
+mod command;
 mod evaluate;
 mod expression;
 mod json;

@@ -300,7 +300,7 @@ async fn print_for_people_is_unfit_for_programs() {
 #[tokio::test]
 async fn releases_and_dialects_differ() {
     let strings = Bench::start_with(|options| {
-        options.dialect.numbers = Numbers::Strings;
+        options.dialect.numbers = Numbers::Texts;
         options.dialect.unset = Unset::Empty;
     })
     .await;

@@ -37,12 +37,12 @@ pub struct Linux {
 impl Linux {
     /// Uses the btrfs mounted at `pool` and lets the target listen on `address`. Exports that an earlier
     /// run left behind are taken away.
-    pub fn open(pool: PathBuf, address: IpAddr) -> Result<Self, Error> {
+    pub fn open(pool: &Path, address: IpAddr) -> Result<Self, Error> {
         Self::with_target(pool, Target::new(PathBuf::from(TARGET), address))
     }
 
-    fn with_target(pool: PathBuf, target: Target) -> Result<Self, Error> {
-        let statistics = rustix::fs::statfs(&pool)
+    fn with_target(pool: &Path, target: Target) -> Result<Self, Error> {
+        let statistics = rustix::fs::statfs(pool)
             .map_err(|errno| system(format!("use {} as a pool", pool.display()), errno.into()))?;
         if u64::try_from(statistics.f_type) != Ok(BTRFS) {
             let wrong = io::Error::other("no btrfs is mounted there");
@@ -50,7 +50,7 @@ impl Linux {
         }
         target.check()?;
         // Exports are told from foreign ones by their files' paths, as the kernel was given them.
-        let pool = fs::canonicalize(&pool).map_err(|error| system("find the pool", error))?;
+        let pool = fs::canonicalize(pool).map_err(|error| system("find the pool", error))?;
         let linux = Self { pool, target };
         for export in linux.exports()? {
             linux.target.unexport(&export.nqn)?;

@@ -14,7 +14,7 @@ pub enum Numbers {
     /// `1099511627776`
     Integers,
     /// `"1099511627776"`
-    Strings,
+    Texts,
 }
 
 /// The value as JSON text.
@@ -28,7 +28,7 @@ fn write_value(json: &mut String, value: &Value, numbers: Numbers, options: Json
     match value {
         Value::Nothing => json.push_str("null"),
         Value::Bool(truth) => match numbers {
-            Numbers::Strings => write_text(json, &truth.to_string()),
+            Numbers::Texts => write_text(json, &truth.to_string()),
             Numbers::Floats | Numbers::Integers => json.push_str(if *truth { "true" } else { "false" }),
         },
         Value::Number(number) => write_number(json, *number, numbers),
@@ -59,7 +59,7 @@ fn write_number(json: &mut String, number: i64, numbers: Numbers) {
     let written = match numbers {
         Numbers::Floats => write!(json, "{number}.000000"),
         Numbers::Integers => write!(json, "{number}"),
-        Numbers::Strings => write!(json, "\"{number}\""),
+        Numbers::Texts => write!(json, "\"{number}\""),
     };
     written.expect("writing to a string succeeds");
 }

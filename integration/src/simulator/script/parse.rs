@@ -1,10 +1,9 @@
 //! From a line to statements. Menus, commands and argument names are looked up here, as RouterOS does,
 //! so that a misspelt one stops the whole line before its first effect.
 
-use super::ast::{Block, Command, Expression, Function, JsonOptions, MenuCommand, Statement};
+use super::ast::{Block, Command, Expression, Function, JsonOptions, Statement};
 use super::reader::{Reader, is_bare, is_name};
-use super::value::Value;
-use crate::simulator::menus::{Kind, Menu, Parameter, Place, Shape, Verb};
+use crate::simulator::menus::Place;
 use crate::simulator::version::Version;
 
 /// A line that was understood.
@@ -59,8 +58,8 @@ pub(super) type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
 pub(super) struct Parser<'line> {
     pub(super) reader: Reader<'line>,
-    place: Place,
-    version: Version,
+    pub(super) place: Place,
+    pub(super) version: Version,
 }
 
 impl Parser<'_> {
@@ -180,7 +179,7 @@ impl Parser<'_> {
         if name.is_empty() { self.syntax() } else { Ok(name.to_owned()) }
     }
 
-    fn at_end_of_command(&mut self) -> bool {
+    pub(super) fn at_end_of_command(&mut self) -> bool {
         self.reader.skip_space();
         matches!(self.reader.peek(), None | Some(';' | '}' | ']' | ')'))
     }
@@ -248,110 +247,6 @@ impl Parser<'_> {
         Ok(Command::Function { name, arguments, to_json })
     }
 
-    /// A path with a command, such as `/disk btrfs/subvolume/add …`; none if it only enters a menu.
-    fn menu_command(&mut self) -> Result<Option<MenuCommand>> {
-        let before = self.place.clone();
-        if self.reader.eat("/") {
-            self.place = Place::default();
-        }
-        loop {
-            self.reader.skip_space();
-            let column = self.reader.column();
-            let word = self.reader.take_while(is_name);
-            if let Some(inner) = self.place.enter(word, self.version) {
-                self.place = inner;
-            } else if let Some((menu, verb)) =
-                self.place.menu(self.version).and_then(|m| Some((m, m.verb(word)?)))
-            {
-                let command = self.arguments(menu, verb)?;
-                // A path alone enters the menu; a command only visits it.
-                self.place = before;
-                return Ok(Some(command));
-            } else if word.is_empty() && self.at_end_of_command() {
-                return Ok(None);
-            } else if word.is_empty() {
-                return self.syntax();
-            } else {
-                return Err(SyntaxError::BadCommand { name: word.to_owned(), column });
-            }
-            self.reader.eat("/");
-        }
-    }
-
-    fn arguments(&mut self, menu: Menu, verb: Verb) -> Result<MenuCommand> {
-        // Inside brackets of this command, `find` alone is this menu's.
-        let outside = std::mem::replace(&mut self.place, Place::of(menu));
-        let mut command = MenuCommand {
-            menu,
-            verb,
-            items: None,
-            property: None,
-            arguments: Vec::new(),
-            flags: Vec::new(),
-            condition: None,
-        };
-        while !self.at_end_of_command() {
-            self.argument(&mut command)?;
-        }
-        let needs_items = menu.shape() == Shape::List && matches!(verb, Verb::Set | Verb::Remove | Verb::Get);
-        if needs_items && command.items.is_none() {
-            return self.syntax();
-        }
-        self.place = outside;
-        Ok(command)
-    }
-
-    fn argument(&mut self, command: &mut MenuCommand) -> Result<()> {
-        let (menu, verb) = (command.menu, command.verb);
-        let column = self.reader.column();
-        let mut ahead = self.reader.clone();
-        let name = ahead.take_while(is_name);
-        let assigned = ahead.eat("=");
-
-        if verb == Verb::Find || (verb == Verb::Print && name == "where" && !assigned) {
-            if name == "where" {
-                self.reader = ahead;
-            }
-            command.condition = Some(self.condition(menu)?);
-            return Ok(());
-        }
-        if assigned {
-            if name == "numbers" && takes_items(menu, verb) {
-                self.reader = ahead;
-                command.items = Some(self.value()?);
-                return Ok(());
-            }
-            let Some(parameter) = menu.parameter(verb, name, self.version) else {
-                return Err(SyntaxError::ExpectedEnd(column));
-            };
-            if command.arguments.iter().any(|(given, _)| given.name == name) {
-                return Err(SyntaxError::ExpectedEnd(column));
-            }
-            self.reader = ahead;
-            let value = self.value()?;
-            check(parameter, &value)?;
-            command.arguments.push((parameter, value));
-            return Ok(());
-        }
-        if let Some(flag) = verb.flag(name) {
-            self.reader = ahead;
-            command.flags.push(flag);
-            return Ok(());
-        }
-        if takes_items(menu, verb) && command.items.is_none() {
-            command.items = Some(self.value()?);
-            return Ok(());
-        }
-        if verb == Verb::Get && command.property.is_none() && !name.is_empty() {
-            self.reader = ahead;
-            let property =
-                menu.property(name).ok_or_else(|| SyntaxError::NoMatch("value-name".to_owned()))?;
-            command.property = Some(property);
-            return Ok(());
-        }
-        Err(SyntaxError::ExpectedEnd(column))
-    }
-
     /// The value of an argument: an unquoted word, or anything that an expression may begin with.
     pub(super) fn value(&mut self) -> Result<Expression> {
         self.reader.skip_space();
@@ -361,28 +256,6 @@ impl Parser<'_> {
             _ => self.syntax(),
         }
     }
-}
-
-fn takes_items(menu: Menu, verb: Verb) -> bool {
-    menu.shape() == Shape::List && matches!(verb, Verb::Set | Verb::Remove | Verb::Get | Verb::MonitorTraffic)
-}
-
-/// Literal values are checked while reading; computed ones only when the command runs.
-fn check(parameter: &Parameter, value: &Expression) -> Result<()> {
-    let accepted = match value {
-        Expression::Literal(value) => parameter.kind.read(value),
-        Expression::Word(word) => parameter.kind.read(&Value::text(word)),
-        _ => return Ok(()),
-    };
-    if accepted.is_some() {
-        return Ok(());
-    }
-    Err(match parameter.kind {
-        Kind::Choice(_) => SyntaxError::NoMatch(parameter.name.to_owned()),
-        Kind::Text | Kind::Number(..) | Kind::Size | Kind::YesNo | Kind::Item => {
-            SyntaxError::InvalidValue(parameter.name.to_owned())
-        }
-    })
 }
 
 fn function(name: &str) -> Option<Function> {

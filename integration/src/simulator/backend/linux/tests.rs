@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::nvmet::{Port, Step, Target, export_steps, host_steps, unexport_steps};
 use super::{Linux, btrfs};
@@ -192,7 +192,7 @@ ID 260 gen 11 top level 5 parent_uuid -                                    uuid 
 fn a_directory_that_is_no_btrfs_is_no_pool() {
     let directory = tempfile::tempdir().unwrap();
     let target = Target::new(directory.path().to_owned(), ANYWHERE);
-    let error = Linux::with_target(PathBuf::from("/proc"), target).unwrap_err();
+    let error = Linux::with_target(Path::new("/proc"), target).unwrap_err();
     assert_eq!(error.to_string(), "cannot use /proc as a pool");
 }
 
@@ -211,7 +211,7 @@ fn a_mounted_btrfs_keeps_the_contract_of_storage() {
     run("mount", &[Path::new("-oloop"), &image, &mount]).unwrap();
     let kept = std::panic::catch_unwind(|| {
         let target = Target::new(scratch.path().join("target"), ANYWHERE);
-        contract::storage(&mut Linux::with_target(mount.clone(), target).unwrap());
+        contract::storage(&mut Linux::with_target(&mount, target).unwrap());
         let content = fs::read(mount.join("kept/disk.img")).unwrap();
         assert_eq!((content.len(), content[0]), (3 << 20, 7), "real bytes, kept by the snapshot");
     });
