@@ -3,7 +3,7 @@
 //! the end, which fails the run if something is left.
 
 use std::{
-    env, io,
+    env,
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -103,7 +103,7 @@ fn place(backtrace: &str) -> String {
 
 /// Leaves a failed rig running for a person to look at.
 fn keep(runtime: &Runtime, rig: &Rig) {
-    eprintln!("rig: kept as it is in {}; Enter or Ctrl-C ends it", rig.directory().display());
+    eprintln!("rig: kept as it is in {}; Ctrl-C ends it", rig.directory().display());
     eprintln!("rig: array: ssh -i {} -p {} 127.0.0.1", rig.array().key().display(), rig.array().ssh_port());
     for worker in rig.workers() {
         let name = worker.name();
@@ -114,7 +114,6 @@ fn keep(runtime: &Runtime, rig: &Rig) {
             worker.api_address()
         );
     }
-    // The forwards need the runtime's threads only, so this thread may wait for a person.
-    let _entered = runtime.enter();
-    let _ = io::stdin().read_line(&mut String::new());
+    // Without a way to hear of Ctrl-C there is nothing to wait for.
+    let _ = runtime.block_on(tokio::signal::ctrl_c());
 }

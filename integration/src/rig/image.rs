@@ -47,7 +47,7 @@ impl Image {
             archive.program(&inside.display().to_string(), &fs::read(&library)?)?;
         }
         archive.finish()?.flush()?;
-        Ok(Self { kernel: base.join("vmlinuz"), initramfs })
+        Ok(Self { kernel: base.join("kernel"), initramfs })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a test must not leave behind, and how it is found: by looking at the guests, not by remembering what was done.
 
 use anyhow::Result;
+use futures_util::future::join_all;
 
 use super::{Array, Rig, Worker};
 
@@ -20,18 +21,15 @@ const OWN_MOUNTS: &[&str] = &[
 
 /// One sentence per leftover. A guest that cannot be asked is one, too.
 pub(super) async fn find(rig: &Rig) -> Vec<String> {
-    let mut left = Vec::new();
-    for worker in rig.workers() {
-        match on_worker(worker).await {
-            Ok(found) => left.extend(found),
-            Err(error) => left.push(format!("{}: cannot look: {error:#}", worker.name())),
-        }
-    }
-    match on_array(rig.array()).await {
-        Ok(found) => left.extend(found),
-        Err(error) => left.push(format!("array: cannot look: {error:#}")),
-    }
-    left
+    let workers =
+        join_all(rig.workers().iter().map(async |worker| told(worker.name(), on_worker(worker).await)));
+    let array = async { told("array", on_array(rig.array()).await) };
+    let (workers, array) = tokio::join!(workers, array);
+    workers.into_iter().flatten().chain(array).collect()
+}
+
+fn told(name: &str, found: Result<Vec<String>>) -> Vec<String> {
+    found.unwrap_or_else(|error| vec![format!("{name}: cannot look: {error:#}")])
 }
 
 async fn on_worker(worker: &Worker) -> Result<Vec<String>> {
