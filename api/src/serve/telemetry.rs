@@ -1,5 +1,6 @@
 //! Logs for people, spans for a trace: both programs set them up here, and tie one volume's calls into one trace.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -86,7 +89,9 @@ pub fn init(config: &Config) -> Result<Telemetry, Error> {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let log = match config.log_format {
-        LogFormat::Text => log.with_ansi(false).boxed(),
+        LogFormat::Text => {
+            log.with_ansi(false).with_target(false).fmt_fields(format::debug_fn(readable)).boxed()
+        }
         LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| provider(config, endpoint)).transpose()?;
@@ -99,6 +104,15 @@ pub fn init(config: &Config) -> Result<Telemetry, Error> {
     });
     tracing_subscriber::registry().with(log.with_filter(filter)).with(spans).try_init()?;
     Ok(Telemetry(provider))
+}
+
+/// A field as people read it. What only the trace needs is left out.
+fn readable(writer: &mut format::Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        name if name.starts_with("otel.") || name.starts_with("rpc.") => Ok(()),
+        name => write!(writer, " {name}={value:?}"),
+    }
 }
 
 fn provider(config: &Config, endpoint: &str) -> Result<SdkTracerProvider, Error> {
