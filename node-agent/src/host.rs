@@ -44,7 +44,7 @@ pub trait Host: Send + Sync + 'static {
     fn subsystems(&self) -> Result<Vec<Nqn>, Error>;
 
     /// Connects. Success means that the array took the connection; the device comes with [`Host::wait_for_device`].
-    fn connect(&self, target: &Target) -> Result<(), Error>;
+    fn connect(&self, target: &Target) -> Result<Connected, Error>;
 
     /// Waits for the subsystem to be live and its device to be there.
     fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error>;
@@ -249,6 +249,15 @@ pub struct Target {
     pub portal: Portal,
     /// What the kernel does when the connection breaks.
     pub reconnect: ReconnectPolicy,
+}
+
+/// What a connect did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connected {
+    /// It made the connection.
+    Newly,
+    /// The connection was there already: it is somebody else's to undo.
+    Already,
 }
 
 /// Why the machine did not do it.

@@ -1,3 +1,15 @@
 //! The CSI node agent of rds-csi: the privileged half, which holds no credentials.
+//!
+//! One file per verb, each a bounded loop of observe, decide and do over the machine in `host`; `csi` and `agent` are the
+//! wires to kubelet and to the controller, and `run` ties them together.
 
 pub mod host;
+pub mod inspect;
+pub mod publish;
+pub mod stage;
+pub mod unpublish;
+pub mod unstage;
+pub mod volumes;
+
+#[cfg(test)]
+mod world;

@@ -1,1 +1,441 @@
-//! FakeHost.
+//! A machine in memory that behaves like one: it has state, it obeys the kernel's rules, and it can be told to fail.
+//!
+//! Tests say what the world is like, call a verb, and look at the world again; nobody looks at calls.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rds_csi_api::{Bytes, FsType, Nqn};
+use rustix::io::Errno;
+
+use super::{
+    Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host, KubeletPath,
+    ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Use,
+};
+
+/// A machine in memory. Clones are the same machine.
+#[derive(Debug, Clone, Default)]
+pub struct FakeHost(Arc<Mutex<World>>);
+
+/// Everything that there is on the machine and on the array it connects to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct World {
+    exports: BTreeMap<Nqn, Disk>,
+    connections: BTreeMap<Nqn, Connection>,
+    mounts: Vec<Mount>,
+    nodes: BTreeMap<PathBuf, Found>,
+    users: Vec<Holder>,
+    faults: VecDeque<(Act, Errno)>,
+    late: Option<Late>,
+    devices: u32,
+    changes: usize,
+}
+
+/// A disk of the array.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disk {
+    /// Its size.
+    pub size: Bytes,
+    /// What is on it.
+    pub holds: Holds,
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Holds {
+    /// Zeros.
+    Nothing,
+    /// A filesystem that spans so many bytes.
+    Filesystem(FsType, Bytes),
+    /// A filesystem that mounts only after a repair.
+    Damaged(FsType, Bytes),
+    /// Something else, by its name.
+    Foreign(&'static str),
+    /// It fails every read.
+    BadSectors,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Connection {
+    live: bool,
+    scanned: bool,
+    device: Device,
+}
+
+/// How a connection comes about with a delay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The device is missing at first, and there for whoever waits.
+    Device,
+    /// The device does not come at all.
+    Never,
+}
+
+/// What can be told to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are the methods of `Host`")]
+pub enum Act {
+    Connect,
+    Disconnect,
+    Probe,
+    Format,
+    Repair,
+    Grow,
+    Mount,
+    Bind,
+    MakeReadOnly,
+    Unmount,
+    MakeDirectory,
+    MakeNode,
+    Remove,
+    Holders,
+}
+
+impl FakeHost {
+    /// A machine with nothing on it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the array export a disk.
+    pub fn export(&self, nqn: &Nqn, size: Bytes, holds: Holds) {
+        self.world().exports.insert(nqn.clone(), Disk { size, holds });
+    }
+
+    /// The next act of this kind fails, and does nothing.
+    pub fn fail_once(&self, act: Act, errno: Errno) {
+        self.world().faults.push_back((act, errno));
+    }
+
+    /// The next connection is late.
+    pub fn connect_late(&self, late: Late) {
+        self.world().late = Some(late);
+    }
+
+    /// A process opens the device, or a file on it.
+    pub fn open_file(&self, nqn: &Nqn, pid: u32, command: &str, path: &str) {
+        self.use_device(nqn, Use::OpenFile, pid, command, path);
+    }
+
+    /// Something uses the device.
+    pub fn use_device(&self, nqn: &Nqn, how: Use, pid: u32, command: &str, path: &str) {
+        let mut world = self.world();
+        let device = world.connections[nqn].device.number;
+        world.users.push(Holder { device, how, pid, command: command.into(), path: path.into() });
+    }
+
+    /// Every process ends.
+    pub fn close_files(&self) {
+        self.world().users.clear();
+    }
+
+    /// The array is unplugged: connections stay, and do not work.
+    pub fn unplug(&self) {
+        self.world().connections.values_mut().for_each(|connection| connection.live = false);
+    }
+
+    /// Something is mounted that the driver did not mount.
+    pub fn mount_foreign(&self, at: &Path) {
+        let device = DeviceNumber { major: 8, minor: 1 };
+        self.world().mounts.push(mounted(device, "/dev/sda1", "ext4", at, &[]));
+    }
+
+    /// Something is at a path that the driver did not make.
+    pub fn place(&self, at: &Path, found: Found) {
+        self.world().nodes.insert(at.into(), found);
+    }
+
+    /// The machine starts anew: nothing is connected or mounted any more, and files are what they were.
+    pub fn reboot(&self) {
+        let mut world = self.world();
+        world.connections.clear();
+        world.mounts.clear();
+        world.users.clear();
+    }
+
+    /// Devices get other numbers, as after a reconnect in another order.
+    pub fn renumber(&self) {
+        let mut world = self.world();
+        world.devices += 10;
+        let shift = |number: DeviceNumber| DeviceNumber { minor: number.minor + 10, ..number };
+        for connection in world.connections.values_mut() {
+            connection.device.number = shift(connection.device.number);
+            connection.device.name = format!("nvme{}n1", connection.device.number.minor);
+        }
+        world.mounts.iter_mut().for_each(|mount| mount.device = shift(mount.device));
+    }
+
+    /// What there is now, to be compared.
+    pub fn snapshot(&self) -> World {
+        self.world().clone()
+    }
+
+    /// What is on a disk.
+    pub fn holds(&self, nqn: &Nqn) -> Holds {
+        self.world().exports[nqn].holds.clone()
+    }
+
+    /// Whether nothing is connected, mounted or lying around.
+    pub fn is_clean(&self) -> bool {
+        let world = self.world();
+        world.connections.is_empty() && world.mounts.is_empty() && world.nodes.is_empty()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an act that changes the machine, or fails as it was told to.
+    fn act(&self, act: Act, on: &Path) -> Result<MutexGuard<'_, World>, Error> {
+        let mut world = self.world();
+        if let Some(place) = world.faults.iter().position(|(fails, _)| *fails == act) {
+            let (_, errno) = world.faults.remove(place).unwrap_or((act, Errno::IO));
+            return Err(Error::system("do as told with", on)(errno));
+        }
+        world.changes += 1;
+        Ok(world)
+    }
+}
+
+impl World {
+    fn disk(&mut self, device: &Device) -> Result<&mut Disk, Error> {
+        let nqn = self
+            .connections
+            .iter()
+            .find(|(_, connection)| connection.device == *device)
+            .map(|(nqn, _)| nqn.clone());
+        nqn.and_then(|nqn| self.exports.get_mut(&nqn))
+            .ok_or_else(|| Error::system("open", device.path())(Errno::NXIO))
+    }
+
+    fn layer(&self, at: &Path) -> Option<usize> {
+        self.mounts.iter().rposition(|mount| mount.at == at)
+    }
+}
+
+fn mounted(device: DeviceNumber, source: &str, fs: &str, at: &Path, options: &[&str]) -> Mount {
+    Mount {
+        device,
+        root: "/".into(),
+        at: at.into(),
+        options: options.iter().map(|option| (*option).into()).collect(),
+        filesystem: fs.into(),
+        source: source.into(),
+        super_options: Vec::new(),
+    }
+}
+
+impl Host for FakeHost {
+    fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
+        Ok(match self.world().connections.get(nqn) {
+            None => Attachment::Absent,
+            Some(Connection { live, scanned, device }) => {
+                let device = scanned.then(|| device.clone());
+                if *live { Attachment::Live(device) } else { Attachment::Connecting(device) }
+            }
+        })
+    }
+
+    fn subsystems(&self) -> Result<Vec<Nqn>, Error> {
+        Ok(self.world().connections.keys().cloned().collect())
+    }
+
+    fn connect(&self, target: &Target) -> Result<Connected, Error> {
+        let nqn = target.nqn.as_nqn();
+        let mut world = self.act(Act::Connect, Path::new("/dev/nvme-fabrics"))?;
+        if world.connections.contains_key(nqn) {
+            return Ok(Connected::Already);
+        }
+        let Some(size) = world.exports.get(nqn).map(|disk| disk.size) else {
+            let source = std::io::ErrorKind::ConnectionRefused.into();
+            return Err(Error::Unreachable { portal: target.portal, source });
+        };
+        world.devices += 1;
+        let minor = world.devices;
+        let device =
+            Device { name: format!("nvme{minor}n1"), number: DeviceNumber { major: 259, minor }, size };
+        let scanned = world.late.is_none();
+        world.connections.insert(nqn.clone(), Connection { live: true, scanned, device });
+        Ok(Connected::Newly)
+    }
+
+    fn wait_for_device(&self, nqn: &ManagedNqn, waited: Duration) -> Result<Device, Error> {
+        let mut world = self.world();
+        let late = world.late.take();
+        let missing = |state| Error::NoDevice { nqn: nqn.clone(), waited, state };
+        match world.connections.get_mut(nqn.as_nqn()) {
+            Some(connection) if connection.live && late != Some(Late::Never) => {
+                connection.scanned = true;
+                Ok(connection.device.clone())
+            }
+            Some(_) => Err(missing("it does not answer")),
+            None => Err(missing("it is not connected")),
+        }
+    }
+
+    fn disconnect(&self, nqn: &ManagedNqn, _: Duration) -> Result<(), Error> {
+        let mut world = self.act(Act::Disconnect, Path::new("/sys/class/nvme"))?;
+        if let Some(connection) = world.connections.get(nqn.as_nqn()) {
+            let number = connection.device.number;
+            if world.mounts.iter().any(|mount| mount.device == number) {
+                return Err(Error::Busy { what: nqn.to_string() });
+            }
+        }
+        world.connections.remove(nqn.as_nqn());
+        Ok(())
+    }
+
+    fn probe(&self, device: &Device) -> Result<Content, Error> {
+        let mut world = self.act(Act::Probe, &device.path())?;
+        world.changes -= 1;
+        Ok(match world.disk(device)?.holds.clone() {
+            Holds::Nothing => Content::Blank(Blank::imagined(device.clone())),
+            Holds::Filesystem(fs, size) | Holds::Damaged(fs, size) => {
+                Content::Has(Signature::Filesystem { fs, size })
+            }
+            Holds::Foreign(what) => Content::Has(Signature::Foreign(what.into())),
+            Holds::BadSectors => Content::Unreadable(format!("{device} cannot be read: it fails every read")),
+        })
+    }
+
+    fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error> {
+        let device = blank.device();
+        let mut world = self.act(Act::Format, &device.path())?;
+        world.disk(device)?.holds = Holds::Filesystem(fs, device.size);
+        Ok(())
+    }
+
+    fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error> {
+        let mut world = self.act(Act::Repair, &device.path())?;
+        let disk = world.disk(device)?;
+        match disk.holds.clone() {
+            Holds::Damaged(found, size) if found == fs => disk.holds = Holds::Filesystem(fs, size),
+            Holds::Nothing
+            | Holds::Filesystem(..)
+            | Holds::Damaged(..)
+            | Holds::Foreign(_)
+            | Holds::BadSectors => {}
+        }
+        Ok(())
+    }
+
+    fn grow(&self, device: &Device, fs: FsType, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::Grow, at.as_path())?;
+        if world.layer(at.as_path()).is_none() {
+            return Err(Error::system("grow", at.as_path())(Errno::INVAL));
+        }
+        world.disk(device)?.holds = Holds::Filesystem(fs, device.size);
+        Ok(())
+    }
+
+    fn mounts(&self) -> Result<Mounts, Error> {
+        Ok(self.world().mounts.iter().cloned().collect())
+    }
+
+    fn mount(
+        &self,
+        device: &Device,
+        fs: FsType,
+        at: &KubeletPath,
+        options: &MountOptions,
+    ) -> Result<(), Error> {
+        let mut world = self.act(Act::Mount, at.as_path())?;
+        match world.disk(device)?.holds {
+            Holds::Filesystem(found, _) if found == fs => {}
+            _ => {
+                let source = Errno::UCLEAN.into();
+                return Err(Error::Unmountable { device: device.clone(), fs, source });
+            }
+        }
+        let mode = if options.is_read_only() { "ro" } else { "rw" };
+        let source = device.to_string();
+        world.mounts.push(mounted(device.number, &source, fs.as_str(), at.as_path(), &[mode]));
+        Ok(())
+    }
+
+    fn bind(&self, from: &KubeletPath, to: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::Bind, to.as_path())?;
+        let missing = || Error::system("bind", to.as_path())(Errno::NOENT);
+        let source = world.layer(from.as_path()).ok_or_else(missing)?;
+        if world.nodes.get(to.as_path()) != Some(&Found::Directory) {
+            return Err(missing());
+        }
+        let mount = Mount { at: to.as_path().into(), ..world.mounts[source].clone() };
+        world.mounts.push(mount);
+        Ok(())
+    }
+
+    fn make_read_only(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::MakeReadOnly, at.as_path())?;
+        let layer =
+            world.layer(at.as_path()).ok_or_else(|| Error::system("remount", at.as_path())(Errno::INVAL))?;
+        world.mounts[layer].options = vec!["ro".into()];
+        Ok(())
+    }
+
+    fn unmount(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::Unmount, at.as_path())?;
+        let layer =
+            world.layer(at.as_path()).ok_or_else(|| Error::system("unmount", at.as_path())(Errno::INVAL))?;
+        world.mounts.remove(layer);
+        Ok(())
+    }
+
+    fn found_at(&self, at: &KubeletPath) -> Result<Found, Error> {
+        Ok(self.world().nodes.get(at.as_path()).copied().unwrap_or(Found::Nothing))
+    }
+
+    fn make_directory(&self, at: &KubeletPath) -> Result<(), Error> {
+        self.act(Act::MakeDirectory, at.as_path())?.nodes.insert(at.as_path().into(), Found::Directory);
+        Ok(())
+    }
+
+    fn make_node(&self, device: &Device, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::MakeNode, at.as_path())?;
+        if world.nodes.contains_key(at.as_path()) {
+            return Err(Error::system("make the device node", at.as_path())(Errno::EXIST));
+        }
+        world.nodes.insert(at.as_path().into(), Found::Node(device.number));
+        Ok(())
+    }
+
+    fn remove_directory(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::Remove, at.as_path())?;
+        if world.layer(at.as_path()).is_some() {
+            return Err(Error::Busy { what: at.to_string() });
+        }
+        let inside = |path: &&PathBuf| path.starts_with(at.as_path()) && path.as_path() != at.as_path();
+        if world.nodes.keys().any(|path| inside(&path)) {
+            return Err(Error::system("remove", at.as_path())(Errno::NOTEMPTY));
+        }
+        world.nodes.remove(at.as_path());
+        Ok(())
+    }
+
+    fn remove_node(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::Remove, at.as_path())?;
+        match world.nodes.get(at.as_path()) {
+            Some(Found::Directory | Found::Other) => Err(Error::system("remove", at.as_path())(Errno::EXIST)),
+            _ => {
+                world.nodes.remove(at.as_path());
+                Ok(())
+            }
+        }
+    }
+
+    fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+        let mut world = self.act(Act::Holders, Path::new("/proc"))?;
+        world.changes -= 1;
+        let asked = |number| devices.iter().any(|device| device.number == number);
+        let mounts = world.mounts.iter().filter(|mount| asked(mount.device)).map(|mount| Holder {
+            device: mount.device,
+            how: Use::Mount,
+            pid: 1,
+            command: "init".into(),
+            path: mount.at.clone(),
+        });
+        Ok(mounts.chain(world.users.iter().filter(|user| asked(user.device)).cloned()).collect())
+    }
+}

@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::{
-    Attachment, Blank, Content, Device, Error, Found, Holder, Host, Initiator, KubeletPath, ManagedNqn,
-    MountOptions, Mounts, Target, device_node, filesystem, in_use, mount, nvme, probe,
+    Attachment, Blank, Connected, Content, Device, Error, Found, Holder, Host, Initiator, KubeletPath,
+    ManagedNqn, MountOptions, Mounts, Target, device_node, filesystem, in_use, mount, nvme, probe,
 };
 
 /// The machine this program runs on. What it reads of `/sys`, `/proc` and `/dev` it reads below a root, so that captured trees
@@ -47,7 +47,7 @@ impl Host for Linux {
         nvme::subsystems(&self.root)
     }
 
-    fn connect(&self, target: &Target) -> Result<(), Error> {
+    fn connect(&self, target: &Target) -> Result<Connected, Error> {
         nvme::connect(&self.root, &self.initiator, target)
     }
 

@@ -15,7 +15,7 @@ use rds_csi_api::{Bytes, Nqn, Portal};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
-use super::{Attachment, Device, Error, Initiator, ManagedNqn, Target, uevent};
+use super::{Attachment, Connected, Device, Error, Initiator, ManagedNqn, Target, uevent};
 
 /// How long an array may take to accept a TCP connection. The kernel itself would try for two minutes, uninterruptibly.
 const REACH: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(super) fn subsystems(root: &Path) -> Result<Vec<Nqn>, Error> {
 }
 
 /// Asks the array for a TCP connection first: the kernel's own connect cannot be given a deadline.
-pub(super) fn connect(root: &Path, initiator: &Initiator, target: &Target) -> Result<(), Error> {
+pub(super) fn connect(root: &Path, initiator: &Initiator, target: &Target) -> Result<Connected, Error> {
     let Target { nqn, portal, .. } = target;
     let address = SocketAddr::new(portal.address, portal.port);
     let unreachable = |source| Error::Unreachable { portal: *portal, source };
@@ -68,7 +68,7 @@ pub(super) fn connect(root: &Path, initiator: &Initiator, target: &Target) -> Re
     if let Err(error) = fabrics.write_all(options(initiator, target).as_bytes()) {
         return match Errno::from_io_error(&error) {
             // Somebody else was quicker.
-            Some(Errno::ALREADY) => Ok(()),
+            Some(Errno::ALREADY) => Ok(Connected::Already),
             Some(
                 Errno::CONNREFUSED
                 | Errno::CONNRESET
@@ -90,7 +90,7 @@ pub(super) fn connect(root: &Path, initiator: &Initiator, target: &Target) -> Re
     match instance.and_then(|instance| instance.parse::<u32>().ok()) {
         Some(instance) => {
             tracing::debug!(%nqn, %portal, controller = format!("nvme{instance}"), "connected");
-            Ok(())
+            Ok(Connected::Newly)
         }
         None => Err(Error::Form { path, text: answer }),
     }

@@ -1,0 +1,294 @@
+//! NodePublishVolume: from a staged volume to a path that kubelet gives to a pod.
+//!
+//! A filesystem is bound from the staging path. A block device gets a node of its own at the target path, made by mknod.
+//! 1. The volume is staged, as what is asked for, under the name the controller says. 2. The target is written down. 3. The
+//! directory or node is made; what is stale there is replaced. 4. A read-only bind is made read-only.
+
+use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
+
+use crate::host::{self, Device, Found, Host, KubeletPath};
+use crate::volumes::Volumes;
+use crate::volumes::record::{self, Form, Record};
+use crate::volumes::undo::{self, Made};
+
+/// More than any way through [`next`] has.
+const MOST_STEPS: usize = 8;
+
+/// What kubelet asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// What the controller says it is exported as.
+    pub nqn: Nqn,
+    /// Where it is staged.
+    pub staging: KubeletPath,
+    /// Where the pod is to find it.
+    pub target: KubeletPath,
+    /// As what.
+    pub usage: Usage,
+}
+
+/// As what a volume is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// As a device node. Whether the pod may write is for the container runtime, which makes its own node from it.
+    Block,
+    /// As a directory.
+    Filesystem(Writing),
+}
+
+/// Whether a pod may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// It may, if the staged filesystem lets it.
+    Allowed,
+    /// It may not, whatever the staged filesystem lets others do.
+    Forbidden,
+}
+
+/// Why a volume is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not staged.
+    #[error("volume {volume} is not staged at {staging}: {reason}")]
+    NotStaged {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it should be.
+        staging: KubeletPath,
+        /// What is missing.
+        reason: &'static str,
+    },
+    /// It is staged as something else.
+    #[error("volume {volume} is staged as {staged}, which cannot be published as asked: unstage it first")]
+    OtherForm {
+        /// Which volume.
+        volume: VolumeId,
+        /// As what.
+        staged: Form,
+    },
+    /// It is published there already, in another way.
+    #[error("the volume is published read-only at {target}, and not so is asked for: unpublish it first")]
+    OtherMode {
+        /// Where.
+        target: KubeletPath,
+    },
+    /// Something else is there.
+    #[error("{what} is at the target path {target}: it is not ours to remove")]
+    Taken {
+        /// Where.
+        target: KubeletPath,
+        /// What.
+        what: String,
+    },
+    /// The steps did not lead anywhere.
+    #[error("publishing took more than {MOST_STEPS} steps: the target path changes under it")]
+    Endless,
+    /// The machine did not do it.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// It could not be written down.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotStaged { .. } | Self::OtherForm { .. } | Self::Taken { .. } => Kind::Refused,
+            Self::OtherMode { .. } => Kind::Conflict,
+            Self::Endless => Kind::Bug,
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
+
+/// What there is to publish.
+#[derive(Debug, Clone)]
+enum Staged {
+    /// Nothing, and why.
+    Missing(&'static str),
+    /// A volume of another form than asked for.
+    Other(Form),
+    /// A device.
+    Block(Device),
+    /// A mounted filesystem.
+    Filesystem(Writing),
+}
+
+/// What is at the target path.
+#[derive(Debug, Clone)]
+enum Target {
+    /// No mount, but this.
+    Unmounted(Found),
+    /// The volume's filesystem.
+    Bound(Writing),
+    /// Another filesystem.
+    Other(String),
+}
+
+/// What to do next.
+#[derive(Debug)]
+enum Step {
+    MakeDirectory,
+    Bind,
+    MakeReadOnly,
+    MakeNode(Device),
+    RemoveStale,
+    Done,
+    Refuse(Error),
+}
+
+/// Publishes a volume. A repetition finds everything done and changes nothing.
+pub fn publish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
+    let mut made = Vec::new();
+    let outcome = advance(volumes, wanted, &mut made);
+    if outcome.is_err() {
+        undo::undo(volumes, made);
+    }
+    outcome
+}
+
+fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>) -> Result<(), Error> {
+    let Volumes { host, .. } = volumes;
+    let target = &wanted.target;
+    for _ in 0..MOST_STEPS {
+        let record = volumes.records.read(&wanted.volume)?;
+        let (staged, at) = observe(host, wanted, record.as_ref())?;
+        let step = next(wanted, staged, at);
+        let _span = tracing::info_span!("publish", otel.name = step.name()).entered();
+        if let (Some(record), false) = (record, matches!(step, Step::Refuse(_))) {
+            remember(volumes, wanted, record, made)?;
+        }
+        match step {
+            Step::Refuse(error) => return Err(error),
+            Step::Done => return Ok(()),
+            Step::MakeDirectory => {
+                host.make_directory(target)?;
+                made.push(Made::Directory(target.clone()));
+            }
+            Step::Bind => {
+                host.bind(&wanted.staging, target)?;
+                made.push(Made::Mount(target.clone()));
+            }
+            Step::MakeReadOnly => host.make_read_only(target)?,
+            Step::RemoveStale => host.remove_node(target)?,
+            Step::MakeNode(device) => {
+                host.make_node(&device, target)?;
+                made.push(Made::Node(target.clone()));
+            }
+        }
+    }
+    Err(Error::Endless)
+}
+
+/// Writes the target down, unless it is written down already.
+fn remember<H: Host>(
+    volumes: &Volumes<H>,
+    wanted: &Wanted,
+    before: Record,
+    made: &mut Vec<Made>,
+) -> Result<(), Error> {
+    let mut record = before.clone();
+    if record.published.insert(wanted.target.as_path().into()) {
+        volumes.records.write(&record)?;
+        made.push(Made::Record { volume: wanted.volume.clone(), before: Some(before) });
+    }
+    Ok(())
+}
+
+fn observe<H: Host>(host: &H, wanted: &Wanted, record: Option<&Record>) -> Result<(Staged, Target), Error> {
+    let mounts = host.mounts()?;
+    let missing = |reason| Ok((Staged::Missing(reason), Target::Unmounted(Found::Nothing)));
+    let Some(record) = record else {
+        return missing("it was never staged on this node");
+    };
+    if record.nqn != wanted.nqn {
+        return missing("it is staged from an earlier attachment");
+    }
+    // By the NQN, each time: the device may have another number than when the volume was staged.
+    let attachment = host.attachment(&record.nqn)?;
+    let Some(device) = attachment.device() else {
+        return missing("its device is not there");
+    };
+    let staged = match (record.form, wanted.usage) {
+        (Form::Block, Usage::Block) => Staged::Block(device.clone()),
+        (Form::Filesystem(_), Usage::Filesystem(_)) => match mounts.top(&wanted.staging) {
+            Some(mount) if mount.device != device.number => {
+                Staged::Missing("another device is mounted there")
+            }
+            Some(mount) if mount.is_read_only() => Staged::Filesystem(Writing::Forbidden),
+            Some(_) => Staged::Filesystem(Writing::Allowed),
+            None => Staged::Missing("nothing is mounted there"),
+        },
+        (form, _) => Staged::Other(form),
+    };
+    let target = match mounts.top(&wanted.target) {
+        None => Target::Unmounted(host.found_at(&wanted.target)?),
+        Some(mount) if mount.device != device.number => Target::Other(mount.source.clone()),
+        Some(mount) if mount.is_read_only() => Target::Bound(Writing::Forbidden),
+        Some(_) => Target::Bound(Writing::Allowed),
+    };
+    Ok((staged, target))
+}
+
+fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
+    let taken = |what: &str| Step::Refuse(Error::Taken { target: wanted.target.clone(), what: what.into() });
+    let may_write = match (&staged, wanted.usage) {
+        (Staged::Filesystem(Writing::Allowed), Usage::Filesystem(writing)) => writing,
+        _ => Writing::Forbidden,
+    };
+    match (staged, target) {
+        (Staged::Missing(reason), _) => {
+            let Wanted { volume, staging, .. } = wanted.clone();
+            Step::Refuse(Error::NotStaged { volume, staging, reason })
+        }
+        (Staged::Other(staged), _) => {
+            Step::Refuse(Error::OtherForm { volume: wanted.volume.clone(), staged })
+        }
+        (_, Target::Other(source)) => taken(&source),
+
+        (Staged::Filesystem(_), Target::Bound(present)) => match (may_write, present) {
+            (Writing::Allowed, Writing::Allowed) | (Writing::Forbidden, Writing::Forbidden) => Step::Done,
+            (Writing::Forbidden, Writing::Allowed) => Step::MakeReadOnly,
+            (Writing::Allowed, Writing::Forbidden) => {
+                Step::Refuse(Error::OtherMode { target: wanted.target.clone() })
+            }
+        },
+        (Staged::Filesystem(_), Target::Unmounted(found)) => match found {
+            Found::Nothing => Step::MakeDirectory,
+            Found::Directory => Step::Bind,
+            Found::Node(_) | Found::EmptyFile | Found::Other => taken("something that is no directory"),
+        },
+
+        (Staged::Block(_), Target::Bound(_)) => taken("a mount of the volume, which is a block volume,"),
+        (Staged::Block(device), Target::Unmounted(found)) => match found {
+            Found::Node(number) if number == device.number => Step::Done,
+            Found::Nothing => Step::MakeNode(device),
+            // Of the time before a reboot or a reconnect: now it may be another volume.
+            Found::Node(_) | Found::EmptyFile => Step::RemoveStale,
+            Found::Directory => taken("a directory"),
+            Found::Other => taken("something that is no block device"),
+        },
+    }
+}
+
+impl Step {
+    /// As it is called in a trace.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::MakeDirectory => "make the directory",
+            Self::Bind => "bind",
+            Self::MakeReadOnly => "make read-only",
+            Self::MakeNode(_) => "make the device node",
+            Self::RemoveStale => "remove the stale node",
+            Self::Done => "done",
+            Self::Refuse(_) => "refuse",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

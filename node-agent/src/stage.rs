@@ -1,0 +1,386 @@
+//! NodeStageVolume: from an attached volume to a device that is connected, and a filesystem that is mounted.
+//!
+//! 1. The record is written. 2. The subsystem is connected and its device waited for. 3. The device is checked: it is the one,
+//! and large enough. A block volume is staged then. 4. The device is probed, and formatted only if proven blank. 5. It is
+//! mounted, and repaired only if it does not mount. 6. The filesystem grows if it is smaller than the device.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
+
+use crate::host::{
+    self, Attachment, Blank, Connected, Content, Device, Host, KubeletPath, MountOptions, Signature, Target,
+};
+use crate::volumes::record::{self, Form, Record};
+use crate::volumes::{Volumes, undo};
+
+/// How long a connection may take to become a device: nearly all of it is the array's.
+const DEVICE_TIME: Duration = Duration::from_secs(30);
+
+/// More than any way through [`next`] has.
+const MOST_STEPS: usize = 8;
+
+/// What kubelet asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// What to connect to.
+    pub target: Target,
+    /// What the array says the device has, at least.
+    pub size: Bytes,
+    /// As what it is used.
+    pub usage: Usage,
+    /// Where it is staged.
+    pub staging: KubeletPath,
+}
+
+/// As what a volume is staged.
+#[derive(Debug, Clone)]
+pub enum Usage {
+    /// Connected, and nothing more.
+    Block,
+    /// Mounted.
+    Filesystem {
+        /// As which filesystem.
+        fs: FsType,
+        /// How.
+        options: MountOptions,
+    },
+}
+
+impl Usage {
+    fn form(&self) -> Form {
+        match self {
+            Self::Block => Form::Block,
+            Self::Filesystem { fs, .. } => Form::Filesystem(*fs),
+        }
+    }
+}
+
+/// Why a volume is not staged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device is smaller than the array says.
+    #[error(
+        "{device} has {found}, and the array says {wanted}: it is not used; look at the disk's file-size on the array"
+    )]
+    TooSmall {
+        /// The device.
+        device: Device,
+        /// Its size.
+        found: Bytes,
+        /// What it should have at least.
+        wanted: Bytes,
+    },
+    /// Something else is on the device.
+    #[error(
+        "{device} holds {found}, and {wanted} is asked for: it is left as it is; \
+         correct fsType, or empty the volume by hand if nobody needs what is on it",
+        wanted = wanted.as_str()
+    )]
+    Foreign {
+        /// The device.
+        device: Device,
+        /// What was found.
+        found: String,
+        /// What was asked for.
+        wanted: FsType,
+    },
+    /// Nobody knows what is on the device.
+    #[error("nobody knows what is on the device, so it is neither mounted nor formatted: {reason}")]
+    Unreadable {
+        /// Why not.
+        reason: String,
+    },
+    /// A blank device is to be read only.
+    #[error(
+        "{device} is blank and the volume is to be read only, so it is not formatted: stage it for writing first"
+    )]
+    BlankReadOnly {
+        /// The device.
+        device: Device,
+    },
+    /// Something else is mounted where the volume belongs.
+    #[error("{source_device} is mounted at the staging path {staging}: unmount it, it is not this volume")]
+    Taken {
+        /// Where.
+        staging: KubeletPath,
+        /// What.
+        source_device: String,
+    },
+    /// The volume is staged, elsewhere.
+    #[error("the volume is staged at {}: unstage it there first", at.display())]
+    StagedElsewhere {
+        /// Where.
+        at: PathBuf,
+    },
+    /// The volume is connected under another name.
+    #[error("the volume is still connected as {old}: unstage it first")]
+    OtherConnection {
+        /// Under which.
+        old: Nqn,
+    },
+    /// The steps did not lead anywhere.
+    #[error("staging took more than {MOST_STEPS} steps: the device or the mounts change under it")]
+    Endless,
+    /// The machine did not do it.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// It could not be written down.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::TooSmall { .. }
+            | Self::Foreign { .. }
+            | Self::Unreadable { .. }
+            | Self::BlankReadOnly { .. }
+            | Self::Taken { .. }
+            | Self::StagedElsewhere { .. }
+            | Self::OtherConnection { .. } => Kind::Refused,
+            Self::Endless => Kind::Bug,
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
+
+/// What there is.
+#[derive(Debug)]
+enum Observed {
+    /// No connection.
+    Absent,
+    /// A connection without a device that works.
+    Pending,
+    /// A device that is smaller than it should be. What is on it was not looked at.
+    Short(Device),
+    /// A device, and what is at the staging path.
+    Ready(Device, Staged),
+    /// The volume is connected under the name of an earlier attachment.
+    Renamed(Nqn),
+    /// The volume is mounted at another staging path.
+    Elsewhere(PathBuf),
+}
+
+/// What is at the staging path.
+#[derive(Debug)]
+enum Staged {
+    /// Nothing, and a block volume needs nothing.
+    Block,
+    /// The volume, and how its filesystem fits its device.
+    Mounted(Fit),
+    /// Something else.
+    Other(String),
+    /// Nothing, and this is on the device.
+    Unmounted(Content),
+}
+
+/// How a mounted filesystem fits its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// It is as large, or may not grow.
+    Fills,
+    /// The device has room for more.
+    Smaller,
+}
+
+/// What to do next.
+#[derive(Debug)]
+enum Step {
+    Connect,
+    Await,
+    Format(Blank, FsType),
+    Mount(Device, FsType, MountOptions),
+    Grow(Device, FsType),
+    Done,
+    Refuse(Error),
+}
+
+/// Stages a volume. A repetition finds everything done and changes nothing; a failure undoes what this very call did.
+pub fn stage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
+    let mut made = Vec::new();
+    let outcome = advance(volumes, wanted, &mut made);
+    if outcome.is_err() {
+        undo::undo(volumes, made);
+    }
+    outcome
+}
+
+fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
+    let host = &volumes.host;
+    for _ in 0..MOST_STEPS {
+        let step = next(wanted, observe(volumes, wanted)?);
+        let _span = tracing::info_span!("stage", otel.name = step.name()).entered();
+        match step {
+            Step::Refuse(error) => return Err(error),
+            Step::Done => return remember(volumes, wanted, made),
+            Step::Connect => {
+                remember(volumes, wanted, made)?;
+                if host.connect(&wanted.target)? == Connected::Newly {
+                    made.push(undo::Made::Connection(wanted.target.nqn.clone()));
+                }
+            }
+            Step::Await => {
+                remember(volumes, wanted, made)?;
+                host.wait_for_device(&wanted.target.nqn, DEVICE_TIME)?;
+            }
+            Step::Format(blank, fs) => {
+                remember(volumes, wanted, made)?;
+                tracing::info!(device = %blank.device(), fs = fs.as_str(), "the device is proven blank and is formatted");
+                host.format(blank, fs)?;
+            }
+            Step::Mount(device, fs, options) => {
+                remember(volumes, wanted, made)?;
+                mount(host, &device, fs, &wanted.staging, &options)?;
+                made.push(undo::Made::Mount(wanted.staging.clone()));
+            }
+            Step::Grow(device, fs) => {
+                remember(volumes, wanted, made)?;
+                host.grow(&device, fs, &wanted.staging)?;
+                // The superblock on the device follows in its own time: looking again would see the old size.
+                return Ok(());
+            }
+        }
+    }
+    Err(Error::Endless)
+}
+
+/// Mounting replays a journal or an XFS log, which is all that a crash needs. Only what does not mount is repaired.
+fn mount<H: Host>(
+    host: &H,
+    device: &Device,
+    fs: FsType,
+    at: &KubeletPath,
+    options: &MountOptions,
+) -> Result<(), host::Error> {
+    match host.mount(device, fs, at, options) {
+        Err(error @ host::Error::Unmountable { .. }) if !options.is_read_only() => {
+            tracing::warn!(%device, "{error}: it is repaired");
+            host.repair(device, fs)?;
+            host.mount(device, fs, at, options)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Writes the record, unless it says the same already. Where the volume is published stays known.
+fn remember<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
+    let present = volumes.records.read(&wanted.volume)?;
+    let record = Record {
+        volume: wanted.volume.clone(),
+        nqn: wanted.target.nqn.as_nqn().clone(),
+        portal: wanted.target.portal,
+        form: wanted.usage.form(),
+        staging: wanted.staging.as_path().into(),
+        published: present.as_ref().map(|record| record.published.clone()).unwrap_or_default(),
+    };
+    if present.as_ref() != Some(&record) {
+        volumes.records.write(&record)?;
+        made.push(undo::Made::Record { volume: wanted.volume.clone(), before: present });
+    }
+    Ok(())
+}
+
+fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
+    let Volumes { host, records, .. } = volumes;
+    let mounts = host.mounts()?;
+    if let Some(record) = records.read(&wanted.volume)? {
+        if record.nqn != *wanted.target.nqn.as_nqn() && host.attachment(&record.nqn)? != Attachment::Absent {
+            return Ok(Observed::Renamed(record.nqn));
+        }
+        if record.staging != wanted.staging.as_path() && mounts.layers(&record.staging).next().is_some() {
+            return Ok(Observed::Elsewhere(record.staging));
+        }
+    }
+    let device = match host.attachment(wanted.target.nqn.as_nqn())? {
+        Attachment::Absent | Attachment::Lost => return Ok(Observed::Absent),
+        Attachment::Connecting(_) | Attachment::Live(None) => return Ok(Observed::Pending),
+        Attachment::Live(Some(device)) if device.size < wanted.size => return Ok(Observed::Short(device)),
+        Attachment::Live(Some(device)) => device,
+    };
+    let staged = match (&wanted.usage, mounts.top(&wanted.staging)) {
+        (Usage::Block, None) => Staged::Block,
+        (Usage::Filesystem { .. }, None) => Staged::Unmounted(host.probe(&device)?),
+        (Usage::Filesystem { .. }, Some(mount)) if mount.device == device.number => {
+            Staged::Mounted(if mount.is_read_only() {
+                Fit::Fills
+            } else {
+                fit(host.probe(&device)?, device.size)
+            })
+        }
+        (_, Some(mount)) => Staged::Other(mount.source.clone()),
+    };
+    Ok(Observed::Ready(device, staged))
+}
+
+/// A filesystem is made of whole blocks, 64 KiB at most: less than one is no room.
+fn fit(content: Content, device: Bytes) -> Fit {
+    match content {
+        Content::Has(Signature::Filesystem { size, .. }) if size.get() + (64 << 10) <= device.get() => {
+            Fit::Smaller
+        }
+        Content::Has(_) | Content::Blank(_) | Content::Unreadable(_) => Fit::Fills,
+    }
+}
+
+fn next(wanted: &Wanted, observed: Observed) -> Step {
+    let (device, staged) = match observed {
+        Observed::Absent => return Step::Connect,
+        Observed::Pending => return Step::Await,
+        Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { old }),
+        Observed::Elsewhere(at) => return Step::Refuse(Error::StagedElsewhere { at }),
+        Observed::Short(device) => {
+            return Step::Refuse(Error::TooSmall { found: device.size, wanted: wanted.size, device });
+        }
+        Observed::Ready(device, staged) => (device, staged),
+    };
+    match (staged, &wanted.usage) {
+        (Staged::Other(source_device), _) => {
+            Step::Refuse(Error::Taken { staging: wanted.staging.clone(), source_device })
+        }
+        (_, Usage::Block) | (Staged::Block | Staged::Mounted(Fit::Fills), _) => Step::Done,
+        (Staged::Mounted(Fit::Smaller), Usage::Filesystem { fs, .. }) => Step::Grow(device, *fs),
+        (Staged::Unmounted(content), Usage::Filesystem { fs, options }) => {
+            prepare(device, content, *fs, options)
+        }
+    }
+}
+
+/// What an unmounted device needs. Only a proof of blankness leads to a format.
+fn prepare(device: Device, content: Content, fs: FsType, options: &MountOptions) -> Step {
+    match content {
+        Content::Has(Signature::Filesystem { fs: found, .. }) if found == fs => {
+            Step::Mount(device, fs, options.clone())
+        }
+        Content::Has(Signature::Filesystem { fs: found, .. }) => {
+            Step::Refuse(Error::Foreign { device, found: found.as_str().into(), wanted: fs })
+        }
+        Content::Has(Signature::Foreign(found)) => Step::Refuse(Error::Foreign { device, found, wanted: fs }),
+        Content::Unreadable(reason) => Step::Refuse(Error::Unreadable { reason }),
+        Content::Blank(_) if options.is_read_only() => Step::Refuse(Error::BlankReadOnly { device }),
+        Content::Blank(blank) => Step::Format(blank, fs),
+    }
+}
+
+impl Step {
+    /// As it is called in a trace.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Await => "wait for the device",
+            Self::Format(..) => "format",
+            Self::Mount(..) => "mount",
+            Self::Grow(..) => "grow",
+            Self::Done => "done",
+            Self::Refuse(_) => "refuse",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use rustix::io::Errno;
+
+use super::*;
+use crate::host::fake::{Act, Holds, Late};
+use crate::world::{GIB, World, world};
+
+const SMALL: Bytes = Bytes::mib(512);
+
+fn as_filesystem(world: &World, fs: FsType, flags: &[&str]) -> Wanted {
+    world.stage_as(Usage::Filesystem { fs, options: MountOptions::parse(flags).unwrap() })
+}
+
+fn device(size: Bytes) -> Device {
+    Device { name: "nvme1n1".into(), number: "259:1".parse().unwrap(), size }
+}
+
+#[test]
+fn every_state_has_its_step() {
+    let world = world(Holds::Nothing);
+    let filesystem = world.stage_filesystem();
+    let block = world.stage_as(Usage::Block);
+    let ext4 = |size| Content::Has(Signature::Filesystem { fs: FsType::Ext4, size });
+    let ready = |staged| Observed::Ready(device(GIB), staged);
+    let unmounted = |content| ready(Staged::Unmounted(content));
+    for (wanted, observed, step) in [
+        (&filesystem, Observed::Absent, "connect"),
+        (&block, Observed::Absent, "connect"),
+        (&block, Observed::Pending, "wait for the device"),
+        (&block, ready(Staged::Block), "done"),
+        (&block, Observed::Short(device(SMALL)), "refuse"),
+        (&block, ready(Staged::Other("/dev/sda1".into())), "refuse"),
+        (&filesystem, Observed::Short(device(SMALL)), "refuse"),
+        (&filesystem, Observed::Elsewhere("/elsewhere".into()), "refuse"),
+        (&filesystem, Observed::Renamed(world.nqn.clone()), "refuse"),
+        (&filesystem, ready(Staged::Other("/dev/sda1".into())), "refuse"),
+        (&filesystem, unmounted(ext4(GIB)), "mount"),
+        (&filesystem, unmounted(Content::Has(Signature::Foreign("gpt".into()))), "refuse"),
+        (&filesystem, unmounted(Content::Unreadable("EIO".into())), "refuse"),
+        (&filesystem, ready(Staged::Mounted(Fit::Smaller)), "grow"),
+        (&filesystem, ready(Staged::Mounted(Fit::Fills)), "done"),
+    ] {
+        let text = format!("{observed:?}");
+        assert_eq!(next(wanted, observed).name(), step, "{text}");
+    }
+}
+
+#[test]
+fn a_blank_volume_is_connected_formatted_and_mounted() {
+    for fs in [FsType::Ext3, FsType::Ext4, FsType::Xfs] {
+        let world = world(Holds::Nothing);
+        stage(&world.volumes, &as_filesystem(&world, fs, &[])).unwrap();
+        assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(fs, GIB));
+        let mounts = world.host.mounts().unwrap();
+        assert_eq!(mounts.top(&world.staging()).unwrap().filesystem, fs.as_str());
+    }
+}
+
+#[test]
+fn a_block_volume_is_connected_and_nothing_more() {
+    let world = world(Holds::Foreign("gpt"));
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    assert!(matches!(world.host.attachment(&world.nqn).unwrap(), Attachment::Live(Some(_))));
+    assert_eq!(world.host.mounts().unwrap().iter().count(), 0);
+    assert_eq!(world.host.holds(&world.nqn), Holds::Foreign("gpt"));
+}
+
+#[test]
+fn lesson_1_only_a_proven_blank_device_is_formatted() {
+    for (holds, told) in [
+        (Holds::Foreign("crypto_LUKS"), "crypto_LUKS"),
+        (Holds::Filesystem(FsType::Xfs, GIB), "xfs"),
+        (Holds::BadSectors, "fails every read"),
+    ] {
+        let world = world(holds.clone());
+        let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+        assert_eq!(error.kind(), Kind::Refused);
+        assert_eq!(world.host.holds(&world.nqn), holds);
+        assert!(world.is_clean(), "{holds:?}");
+    }
+}
+
+#[test]
+fn lesson_4_a_repeated_stage_is_a_no_op() {
+    for usage in [
+        Usage::Block,
+        Usage::Filesystem { fs: FsType::Ext4, options: MountOptions::parse(&["noatime"]).unwrap() },
+    ] {
+        let world = world(Holds::Nothing);
+        let wanted = world.stage_as(usage);
+        stage(&world.volumes, &wanted).unwrap();
+        let before = world.everything();
+        stage(&world.volumes, &wanted).unwrap();
+        assert_eq!(world.everything(), before);
+    }
+}
+
+#[test]
+fn lesson_4_a_failed_repetition_leaves_the_live_volume_alone() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    let before = world.everything();
+    // Another staging path while it is mounted at the first, another size, another filesystem's probe that fails.
+    let elsewhere = Wanted { staging: world.path("plugins/other"), ..world.stage_filesystem() };
+    assert!(matches!(stage(&world.volumes, &elsewhere), Err(Error::StagedElsewhere { .. })));
+    let larger = Wanted { size: Bytes::gib(2), ..world.stage_filesystem() };
+    assert!(matches!(stage(&world.volumes, &larger), Err(Error::TooSmall { .. })));
+    world.host.fail_once(Act::Probe, Errno::IO);
+    assert!(stage(&world.volumes, &world.stage_filesystem()).is_err());
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
+fn lesson_4_a_failed_stage_undoes_what_it_did() {
+    for act in [Act::Connect, Act::Probe, Act::Format, Act::Mount] {
+        let world = world(Holds::Nothing);
+        world.host.fail_once(act, Errno::IO);
+        assert!(stage(&world.volumes, &world.stage_filesystem()).is_err(), "{act:?}");
+        assert!(world.is_clean(), "{act:?}: {:?}", world.everything());
+        stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    }
+}
+
+#[test]
+fn lesson_3_what_cannot_be_undone_safely_stays_and_stays_known() {
+    let world = world(Holds::Nothing);
+    world.host.fail_once(Act::Mount, Errno::IO);
+    world.host.fail_once(Act::Holders, Errno::ACCESS);
+    assert!(stage(&world.volumes, &world.stage_filesystem()).is_err());
+    assert!(!world.host.is_clean());
+    assert!(world.volumes.records.read(&world.volume).unwrap().is_some());
+    crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+}
+
+#[test]
+fn a_device_that_comes_late_is_waited_for() {
+    let world = world(Holds::Nothing);
+    world.host.connect_late(Late::Device);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert!(world.host.mounts().unwrap().top(&world.staging()).is_some());
+}
+
+#[test]
+fn a_device_that_never_comes_is_unsure_and_its_connection_is_undone() {
+    let world = world(Holds::Nothing);
+    world.host.connect_late(Late::Never);
+    let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsure);
+    assert!(world.is_clean());
+}
+
+#[test]
+fn an_array_that_is_away_is_unreachable() {
+    let world = world(Holds::Nothing);
+    let missing = "nqn.2000-02.com.mikrotik:pvc-gone".parse().unwrap();
+    let mut wanted = world.stage_filesystem();
+    wanted.target.nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, missing).unwrap();
+    assert_eq!(stage(&world.volumes, &wanted).unwrap_err().kind(), Kind::Unreachable);
+    assert!(world.is_clean());
+}
+
+#[test]
+fn lesson_5_a_device_that_is_one_byte_short_is_not_used() {
+    let world = world(Holds::Nothing);
+    let wanted = Wanted { size: Bytes::new(GIB.get() + 1), ..world.stage_filesystem() };
+    let error = stage(&world.volumes, &wanted).unwrap_err();
+    assert!(
+        error.to_string().contains("1073741824 bytes (1 GiB), and the array says 1073741825 bytes"),
+        "{error}"
+    );
+    assert_eq!(world.host.holds(&world.nqn), Holds::Nothing);
+    assert!(world.is_clean());
+}
+
+#[test]
+fn lesson_20_a_filesystem_is_mounted_first_and_repaired_only_if_that_fails() {
+    let world = world(Holds::Damaged(FsType::Xfs, GIB));
+    world.host.fail_once(Act::Repair, Errno::IO);
+    let wanted = as_filesystem(&world, FsType::Xfs, &[]);
+    assert!(stage(&world.volumes, &wanted).is_err());
+    stage(&world.volumes, &wanted).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Xfs, GIB));
+
+    let sound = crate::world::world(Holds::Filesystem(FsType::Xfs, GIB));
+    // A repair would fail: so none was tried.
+    sound.host.fail_once(Act::Repair, Errno::IO);
+    stage(&sound.volumes, &as_filesystem(&sound, FsType::Xfs, &[])).unwrap();
+}
+
+#[test]
+fn what_is_to_be_read_only_is_neither_formatted_nor_repaired_nor_grown() {
+    let blank = world(Holds::Nothing);
+    let error = stage(&blank.volumes, &as_filesystem(&blank, FsType::Ext4, &["ro"])).unwrap_err();
+    assert!(matches!(error, Error::BlankReadOnly { .. }), "{error}");
+    assert!(blank.is_clean());
+
+    for holds in [Holds::Damaged(FsType::Ext4, GIB), Holds::Filesystem(FsType::Ext4, SMALL)] {
+        let world = world(holds.clone());
+        let _ = stage(&world.volumes, &as_filesystem(&world, FsType::Ext4, &["ro"]));
+        assert_eq!(world.host.holds(&world.nqn), holds);
+    }
+}
+
+#[test]
+fn a_filesystem_that_is_smaller_than_its_device_grows() {
+    let world = world(Holds::Filesystem(FsType::Ext4, SMALL));
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+}
+
+#[test]
+fn a_growth_that_a_crash_cut_off_is_made_up_for() {
+    let world = world(Holds::Filesystem(FsType::Ext4, SMALL));
+    world.host.fail_once(Act::Grow, Errno::IO);
+    assert!(stage(&world.volumes, &world.stage_filesystem()).is_err());
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+}
+
+#[test]
+fn what_is_mounted_at_the_staging_path_by_others_is_left_there() {
+    let world = world(Holds::Nothing);
+    world.host.mount_foreign(world.staging().as_path());
+    let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+    assert!(matches!(error, Error::Taken { .. }), "{error}");
+    assert_eq!(world.host.holds(&world.nqn), Holds::Nothing);
+    assert_eq!(world.host.mounts().unwrap().iter().count(), 1);
+}
+
+#[test]
+fn an_old_connection_of_the_volume_is_not_forgotten() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    let before = world.everything();
+    let mut fenced = world.stage_as(Usage::Block);
+    let new = format!("{}:e2", world.nqn).parse().unwrap();
+    fenced.target.nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, new).unwrap();
+    assert!(matches!(stage(&world.volumes, &fenced), Err(Error::OtherConnection { .. })));
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
+fn after_a_reboot_the_same_call_brings_the_volume_back() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    world.host.reboot();
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert!(world.host.mounts().unwrap().top(&world.staging()).is_some());
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+}

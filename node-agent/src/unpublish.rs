@@ -1,0 +1,129 @@
+//! NodeUnpublishVolume: from a published path to nothing there.
+//!
+//! 1. Every layer at the target path is unmounted, and the mount table is read again after each. 2. What is left is removed if it
+//! is an empty directory, a device node or an empty file. Nothing is ever deleted recursively: once that emptied volumes
+//! through a mount that was still stacked there. 3. The target is forgotten. A target that is not there is unpublished already.
+
+use rds_csi_api::{Failure, Kind, VolumeId};
+
+use crate::host::{self, Found, Host, KubeletPath};
+use crate::volumes::Volumes;
+use crate::volumes::record;
+
+/// Layers at the target path, the path itself, the record.
+const MOST_STEPS: usize = 64;
+
+/// What kubelet asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Where it is published.
+    pub target: KubeletPath,
+}
+
+/// Why a volume is not unpublished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something that we never make is there.
+    #[error("{target} is neither a directory nor a device node: it is not ours to remove")]
+    NotOurs {
+        /// Where.
+        target: KubeletPath,
+    },
+    /// The steps did not lead anywhere.
+    #[error("unpublishing took more than {MOST_STEPS} steps: the mounts at the target path come back")]
+    Endless,
+    /// The machine did not do it.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// The record could not be read or written.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NotOurs { .. } => Kind::Refused,
+            Self::Endless => Kind::Bug,
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
+
+/// What is at the target path, and whether it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Observed {
+    /// A mount, perhaps on others.
+    Mounted,
+    /// No mount, but this; written down or not.
+    Unmounted(Found),
+    /// Nothing, but it is written down.
+    Recorded,
+    /// Nothing.
+    Gone,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Unmount,
+    RemoveDirectory,
+    RemoveNode,
+    Forget,
+    Done,
+    Refuse,
+}
+
+/// Unpublishes a volume.
+pub fn unpublish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
+    let target = &wanted.target;
+    for _ in 0..MOST_STEPS {
+        match next(observe(volumes, wanted)?) {
+            Step::Done => return Ok(()),
+            Step::Refuse => return Err(Error::NotOurs { target: target.clone() }),
+            Step::Unmount => volumes.host.unmount(target)?,
+            Step::RemoveDirectory => volumes.host.remove_directory(target)?,
+            Step::RemoveNode => volumes.host.remove_node(target)?,
+            Step::Forget => {
+                if let Some(mut record) = volumes.records.read(&wanted.volume)? {
+                    record.published.remove(target.as_path());
+                    volumes.records.write(&record)?;
+                }
+            }
+        }
+    }
+    Err(Error::Endless)
+}
+
+fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
+    let Volumes { host, records, .. } = volumes;
+    // Before looking at the path itself: the root of a dead filesystem does not answer.
+    if host.mounts()?.top(&wanted.target).is_some() {
+        return Ok(Observed::Mounted);
+    }
+    Ok(match host.found_at(&wanted.target)? {
+        Found::Nothing => {
+            let record = records.read(&wanted.volume)?;
+            let known = record.is_some_and(|record| record.published.contains(wanted.target.as_path()));
+            if known { Observed::Recorded } else { Observed::Gone }
+        }
+        found => Observed::Unmounted(found),
+    })
+}
+
+fn next(observed: Observed) -> Step {
+    match observed {
+        Observed::Mounted => Step::Unmount,
+        Observed::Unmounted(Found::Directory) => Step::RemoveDirectory,
+        Observed::Unmounted(Found::Node(_) | Found::EmptyFile) => Step::RemoveNode,
+        Observed::Unmounted(Found::Other) => Step::Refuse,
+        Observed::Recorded => Step::Forget,
+        Observed::Unmounted(Found::Nothing) | Observed::Gone => Step::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! One durable record per volume, written before the first thing is done to the machine.
+//!
+//! It says what was wanted, not what is: that, only the machine knows. Without it, unstage would have to guess.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rds_csi_api::{Failure, FsType, Kind, Nqn, Portal, VolumeId};
+use serde::{Deserialize, Serialize};
+
+/// The form of the files. A file of another version is not touched: a newer agent wrote it.
+const VERSION: u32 = 1;
+
+/// What was wanted of one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The subsystem it is exported as.
+    pub nqn: Nqn,
+    /// Where.
+    pub portal: Portal,
+    /// As what it is used.
+    pub form: Form,
+    /// Where kubelet wants it staged.
+    pub staging: PathBuf,
+    /// Where kubelet wants it published.
+    pub published: BTreeSet<PathBuf>,
+}
+
+/// As what a volume is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As a raw block device.
+    Block,
+    /// As a filesystem.
+    Filesystem(FsType),
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Filesystem(fs) => fs.as_str(),
+        })
+    }
+}
+
+/// Why a record cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory or the file cannot be used.
+    #[error("cannot {doing} the volume record {}: check --state-dir", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not one that this version wrote.
+    #[error(
+        "the volume record {} is not of version {VERSION}, or damaged: {reason}; a newer agent reads newer ones; a damaged \
+         one may be removed when nothing of the volume is connected or mounted on this node",
+        path.display()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Io { .. } => Kind::Bug,
+            Self::Unknown { .. } => Kind::Refused,
+        }
+    }
+}
+
+/// The directory of records.
+#[derive(Debug, Clone)]
+pub struct Records(PathBuf);
+
+impl Records {
+    /// Makes the directory if it is not there.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("make", directory))?;
+        Ok(Self(directory.into()))
+    }
+
+    /// The record of a volume, if there is one.
+    pub fn read(&self, volume: &VolumeId) -> Result<Option<Record>, Error> {
+        let path = self.path(volume);
+        match fs::read(&path) {
+            Ok(text) => parse(&path, &text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// Every record, by volume.
+    pub fn list(&self) -> Result<Vec<Record>, Error> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(failed("list", &self.0))? {
+            let path = entry.map_err(failed("list", &self.0))?.path();
+            // Others are remains of a write that a crash cut short, written over by the next one.
+            if path.extension().is_some_and(|extension| extension == "json") {
+                match fs::read(&path) {
+                    Ok(text) => records.push(parse(&path, &text)?),
+                    // Unstaged while we looked.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(failed("read", &path)(error)),
+                }
+            }
+        }
+        records.sort_by(|one, other| one.volume.cmp(&other.volume));
+        Ok(records)
+    }
+
+    /// Writes a record. When it returns, the record survives a power failure, whole.
+    pub fn write(&self, record: &Record) -> Result<(), Error> {
+        let path = self.path(&record.volume);
+        let new = path.with_extension("json.new");
+        let written = serde_json::to_vec_pretty(&Stored::from(record)).map_err(io::Error::other).and_then(
+            |mut text| {
+                text.push(b'\n');
+                let mut file = File::create(&new)?;
+                file.write_all(&text)?;
+                file.sync_all()?;
+                fs::rename(&new, &path)?;
+                self.sync()
+            },
+        );
+        written.map_err(failed("write", &path))
+    }
+
+    /// Forgets a volume.
+    pub fn remove(&self, volume: &VolumeId) -> Result<(), Error> {
+        let path = self.path(volume);
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync().map_err(failed("remove", &path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path)(error)),
+        }
+    }
+
+    /// A volume id is a file name by its alphabet.
+    fn path(&self, volume: &VolumeId) -> PathBuf {
+        self.0.join(format!("{volume}.json"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Io { doing, path, source }
+}
+
+/// A record as it lies on the disk.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Stored {
+    version: u32,
+    volume: VolumeId,
+    nqn: Nqn,
+    nvme_address: IpAddr,
+    nvme_port: u16,
+    form: String,
+    staging_path: PathBuf,
+    publish_paths: BTreeSet<PathBuf>,
+}
+
+impl From<&Record> for Stored {
+    fn from(record: &Record) -> Self {
+        let Record { volume, nqn, portal: Portal { address, port }, form, staging, published } = record;
+        Self {
+            version: VERSION,
+            volume: volume.clone(),
+            nqn: nqn.clone(),
+            nvme_address: *address,
+            nvme_port: *port,
+            form: form.to_string(),
+            staging_path: staging.clone(),
+            publish_paths: published.clone(),
+        }
+    }
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Record, Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let unknown = |reason: String| Error::Unknown { path: path.into(), reason };
+    let Versioned { version } = serde_json::from_slice(text).map_err(|error| unknown(error.to_string()))?;
+    if version != VERSION {
+        return Err(unknown(format!("it is of version {version}")));
+    }
+    let stored: Stored = serde_json::from_slice(text).map_err(|error| unknown(error.to_string()))?;
+    let form = match stored.form.as_str() {
+        "block" => Form::Block,
+        // Empty would be read as ext4, which is right for a StorageClass only.
+        "" => return Err(unknown("its form is empty".into())),
+        fs => Form::Filesystem(fs.parse().map_err(|error| unknown(format!("{error}")))?),
+    };
+    Ok(Record {
+        volume: stored.volume,
+        nqn: stored.nqn,
+        portal: Portal { address: stored.nvme_address, port: stored.nvme_port },
+        form,
+        staging: stored.staging_path,
+        published: stored.publish_paths,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(volume: &str, form: Form) -> Record {
+        let volume: VolumeId = volume.parse().unwrap();
+        Record {
+            nqn: Nqn::of_volume(&volume),
+            volume,
+            portal: Portal::parse("fd00::1", None).unwrap(),
+            form,
+            staging: "/var/lib/kubelet/plugins/a b".into(),
+            published: ["/var/lib/kubelet/pods/p".into()].into(),
+        }
+    }
+
+    fn records() -> (tempfile::TempDir, Records) {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("state")).unwrap();
+        (folder, records)
+    }
+
+    #[test]
+    fn what_is_written_is_read_until_it_is_removed() {
+        let (_folder, records) = records();
+        let (a, b) = (record("pvc-a", Form::Filesystem(FsType::Xfs)), record("pvc-b", Form::Block));
+        assert_eq!(records.read(&a.volume).unwrap(), None);
+        records.write(&b).unwrap();
+        records.write(&a).unwrap();
+        assert_eq!(records.read(&a.volume).unwrap(), Some(a.clone()));
+        assert_eq!(records.list().unwrap(), [a.clone(), b.clone()]);
+        records.remove(&a.volume).unwrap();
+        records.remove(&a.volume).unwrap();
+        assert_eq!(records.list().unwrap(), [b]);
+    }
+
+    #[test]
+    fn a_write_that_a_crash_cut_short_changes_nothing() {
+        let (folder, records) = records();
+        let old = record("pvc-a", Form::Block);
+        records.write(&old).unwrap();
+        fs::write(folder.path().join("state/pvc-a.json.new"), "{\"version\":").unwrap();
+        assert_eq!(records.list().unwrap(), [old.clone()]);
+        let new = Record { published: BTreeSet::new(), ..old };
+        records.write(&new).unwrap();
+        assert_eq!(records.read(&new.volume).unwrap(), Some(new));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_agent_or_a_damaged_one_is_refused_and_kept() {
+        let (folder, records) = records();
+        let path = folder.path().join("state/pvc-a.json");
+        for text in ["{\"version\":2,\"more\":true}", "{\"version\":1}", "", "null"] {
+            fs::write(&path, text).unwrap();
+            let error = records.read(&"pvc-a".parse().unwrap()).unwrap_err();
+            assert!(matches!(error, Error::Unknown { .. }), "{error}");
+            assert!(records.list().is_err());
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+}
