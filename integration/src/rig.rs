@@ -19,7 +19,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -211,6 +211,16 @@ impl Rig {
         let consoles = guests.map(|guest| format!("--- {}\n{}\n", guest.name(), guest.console_tail(20)));
         error.context(consoles.collect::<String>())
     }
+}
+
+/// Waits until something is so. `what` says what, for the error of a wait that was in vain.
+pub async fn eventually(what: &str, within: Duration, is_so: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + within;
+    while !is_so().await? {
+        ensure!(Instant::now() < deadline, "not so within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 fn link(directory: &Path, number: u8, end: End) -> Link {
