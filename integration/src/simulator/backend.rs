@@ -68,6 +68,7 @@ pub struct Capacity {
 
 /// A btrfs subvolume directly below the pool's top.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Subvolume {
     /// Its directory's name.
     pub name: String,

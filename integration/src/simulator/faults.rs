@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Something that goes wrong, for some commands, for some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub enum Effect {
     },
     /// New connections are closed before the first byte; those that are open go on.
     RefuseConnections,
+    /// Connections stay open and nothing is answered on them, keepalives and new connections included, until
+    /// the fault is cleared; neither `times` nor `containing` applies.
+    Silence,
     /// The connection breaks before the command does anything.
     DropBefore,
     /// The connection breaks after the command has done everything, before its first byte of output.
@@ -68,8 +72,17 @@ impl Fault {
 }
 
 /// The faults that are still to happen.
-#[derive(Debug, Default)]
-pub struct Faults(Mutex<Vec<Fault>>);
+#[derive(Debug)]
+pub struct Faults {
+    pending: Mutex<Vec<Fault>>,
+    silent: watch::Sender<bool>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { pending: Mutex::default(), silent: watch::Sender::new(false) }
+    }
+}
 
 impl Faults {
     /// Adds one.
@@ -91,8 +104,13 @@ impl Faults {
     pub fn for_command(&self, line: &str) -> Vec<Effect> {
         self.take(|fault| {
             let concerned = fault.containing.as_ref().is_none_or(|text| line.contains(text.as_str()));
-            concerned && fault.effect != Effect::RefuseConnections
+            concerned && !matches!(fault.effect, Effect::RefuseConnections | Effect::Silence)
         })
+    }
+
+    /// Whether the array is silent, now and from now on.
+    pub(super) fn silence(&self) -> watch::Receiver<bool> {
+        self.silent.subscribe()
     }
 
     /// Whether a new connection is refused.
@@ -113,7 +131,10 @@ impl Faults {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Vec<Fault>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut faults = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut faults);
+        self.silent.send_replace(faults.iter().any(|fault| fault.effect == Effect::Silence));
+        result
     }
 }
 

@@ -3,9 +3,10 @@
 
 mod connection;
 pub mod keys;
+mod line;
 mod shell;
 
-use std::net::TcpStream as Socket;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,20 +100,35 @@ impl Server {
         if self.faults.refuse_connection() {
             return self.journal.refused();
         }
-        let Ok((stream, line)) = Line::to(stream) else { return };
-        let line = Arc::new(line);
         let number = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
-        let connection = Connection::new(Arc::clone(&self), number, Arc::clone(&line));
-        let mut running = match server::run_stream(config, stream, connection).await {
-            Ok(running) => running,
-            Err(error) => return tracing::debug!(%error, "no SSH session came about"),
-        };
-        let ended = tokio::select! {
-            ended = &mut running => ended,
-            () = self.stop.cancelled() => {
-                line.cut();
-                running.await
+        let cut = self.stop.child_token();
+        let connection = Connection::new(Arc::clone(&self), number, cut.clone());
+        let (inside, outside) = tokio::io::duplex(line::CAPACITY);
+        let mut session = pin!(async {
+            match server::run_stream(config, inside, connection).await {
+                Ok(running) => running.await,
+                Err(error) => Err(error),
             }
+        });
+        let ended = {
+            let mut wire = pin!(line::carry(stream, outside, self.faults.silence()));
+            tokio::select! {
+                ended = &mut session => {
+                    // What the session said last is still to be carried.
+                    tokio::select! {
+                        () = &mut wire => {}
+                        () = cut.cancelled() => {}
+                    }
+                    Some(ended)
+                }
+                () = &mut wire => None,
+                () = cut.cancelled() => None,
+            }
+        };
+        // The wire is gone, which the session reads as its end.
+        let ended = match ended {
+            Some(ended) => ended,
+            None => session.await,
         };
         if let Err(error) = ended {
             tracing::debug!(connection = number, %error, "an SSH session broke");
@@ -125,31 +141,32 @@ impl Server {
         mut console: Console,
         line: String,
         effects: &[Effect],
-    ) -> (Console, Option<Vec<u8>>) {
+    ) -> Option<(Console, Vec<u8>)> {
         let latency = effects.iter().map(|effect| match effect {
             Effect::Latency { milliseconds } => Duration::from_millis(*milliseconds),
             _ => Duration::ZERO,
         });
         tokio::select! {
             () = tokio::time::sleep(latency.sum()) => {}
-            () = self.stop.cancelled() => return (console, None),
+            () = self.stop.cancelled() => return None,
         }
         if effects.contains(&Effect::DropBefore) {
-            return (console, None);
+            return None;
         }
         // Scripts may wait and the storage may take its time: neither belongs on the runtime's threads.
         let ran = tokio::task::spawn_blocking(move || {
             let output = console.run(&line);
             (console, output)
         });
-        let (console, output) = ran.await.expect("a console does not panic");
+        let (console, output) =
+            ran.await.inspect_err(|error| tracing::error!(%error, "a console crashed")).ok()?;
         if effects.contains(&Effect::DropAfter) {
-            return (console, None);
+            return None;
         }
         if effects.contains(&Effect::Garbage) {
-            return (console, Some(b"\x1b[9999B\xff\xfe#!{\"OK\":\r\n".to_vec()));
+            return Some((console, b"\x1b[9999B\xff\xfe#!{\"OK\":\r\n".to_vec()));
         }
-        (console, Some(output.into_bytes()))
+        Some((console, output.into_bytes()))
     }
 
     fn console(&self, effects: &[Effect]) -> Console {
@@ -158,22 +175,5 @@ impl Server {
             policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::Write },
         };
         Console::new(Session::new(Arc::clone(&self.device), handicaps, self.stop.clone()))
-    }
-}
-
-/// A second handle on a connection's socket, to break it under the SSH session.
-pub(super) struct Line(Socket);
-
-impl Line {
-    fn to(stream: TcpStream) -> std::io::Result<(TcpStream, Self)> {
-        let socket = stream.into_std()?;
-        let twin = socket.try_clone()?;
-        Ok((TcpStream::from_std(socket)?, Self(twin)))
-    }
-
-    /// Ends the connection at once, without a word of SSH.
-    fn cut(&self) {
-        // It may have ended by itself already, which is as good.
-        let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }

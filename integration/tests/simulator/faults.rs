@@ -67,6 +67,38 @@ async fn a_full_disk_and_a_user_without_rights_are_errors_that_scripts_can_catch
 }
 
 #[tokio::test]
+async fn a_silent_array_answers_nothing_until_it_speaks_again() {
+    let bench = Bench::start().await;
+    bench.simulator.inject(Fault::new(Effect::Silence));
+    // The connection is accepted, but not even the server's name comes.
+    let patience = bench.client.ssh().args(["-o", "ConnectTimeout=1", "--", ADD]).output().await.unwrap();
+    assert_eq!(patience.status.code(), Some(255));
+    assert_eq!(names(&bench), [""; 0]);
+
+    let waiting = tokio::spawn(bench.client.ssh().args(["--", ADD]).output());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished());
+    bench.simulator.clear_faults();
+    assert_eq!(waiting.await.unwrap().unwrap().stdout, b"done\r\n");
+}
+
+#[tokio::test]
+async fn a_client_that_counts_keepalives_leaves_a_silent_array() {
+    let bench = Bench::start().await;
+    let keepalive = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"];
+    let mut client = bench.client.ssh().args(keepalive).args(["--", ":delay 60s"]).spawn().unwrap();
+    let since = Instant::now();
+    while bench.simulator.commands().lines.is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(10), "the command runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.simulator.inject(Fault::new(Effect::Silence));
+    let left = tokio::time::timeout(Duration::from_secs(10), client.wait()).await;
+    assert_eq!(left.unwrap().unwrap().code(), Some(255));
+    bench.simulator.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn latency_delays_the_answer() {
     let bench = Bench::start().await;
     bench.simulator.inject(Fault::latency(Duration::from_millis(700)).times(1));

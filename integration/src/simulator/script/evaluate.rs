@@ -56,8 +56,8 @@ struct Machine<'run> {
     session: &'run Session,
     output: String,
     scopes: Vec<HashMap<String, Value>>,
-    /// The item that a condition is about.
-    item: Option<Item>,
+    /// The item that a condition is about, and its menu.
+    item: Option<(Menu, Item)>,
 }
 
 impl Machine<'_> {
@@ -194,7 +194,7 @@ impl Machine<'_> {
             Expression::Word(word) => Value::word(word),
             Expression::Variable(name) => self.variable(name),
             Expression::Property(name) => {
-                self.item.as_ref().and_then(|item| item.property(name)).unwrap_or(Value::Nothing)
+                self.item.as_ref().and_then(|(_, item)| item.property(name)).unwrap_or(Value::Nothing)
             }
             Expression::Joined(pieces) => {
                 let mut text = String::new();
@@ -226,9 +226,12 @@ impl Machine<'_> {
     /// Inside a condition a property hides a variable of the same name, a known trap of the language:
     /// `:local slot "x"; /disk find slot=$slot` finds every disk.
     fn variable(&self, name: &str) -> Value {
-        let property = self.item.as_ref().and_then(|item| item.property(name));
         let variable = || self.scopes.iter().rev().find_map(|scope| scope.get(name)).cloned();
-        property.or_else(variable).unwrap_or(Value::Nothing)
+        let value = match &self.item {
+            Some((menu, item)) if menu.property(name).is_some() => item.property(name),
+            Some(_) | None => variable(),
+        };
+        value.unwrap_or(Value::Nothing)
     }
 
     fn command(&mut self, command: &Command) -> Result<Value, Failure> {
@@ -328,9 +331,9 @@ impl Machine<'_> {
         let Some(condition) = condition else { return Ok(items) };
         let mut found = Vec::new();
         for item in items {
-            self.item = Some(item);
+            self.item = Some((menu, item));
             let verdict = self.value(condition);
-            let item = self.item.take();
+            let item = self.item.take().map(|(_, item)| item);
             // A property alone, as in `where comment`, asks whether it is set.
             let holds = match verdict? {
                 Value::Bool(truth) => truth,

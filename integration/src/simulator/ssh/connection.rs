@@ -6,14 +6,15 @@ use std::sync::Arc;
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
 
+use super::Server;
 use super::shell::{self, Terminal};
-use super::{Line, Server};
 
 pub(super) struct Connection {
     server: Arc<Server>,
     number: u64,
-    line: Arc<Line>,
+    cut: CancellationToken,
     user: String,
     /// Channels that do not run anything yet.
     idle: HashMap<ChannelId, OpenChannel>,
@@ -28,8 +29,8 @@ pub(super) struct OpenChannel {
 }
 
 impl Connection {
-    pub(super) fn new(server: Arc<Server>, number: u64, line: Arc<Line>) -> Self {
-        Self { server, number, line, user: String::new(), idle: HashMap::new(), shells: HashMap::new() }
+    pub(super) fn new(server: Arc<Server>, number: u64, cut: CancellationToken) -> Self {
+        Self { server, number, cut, user: String::new(), idle: HashMap::new(), shells: HashMap::new() }
     }
 }
 
@@ -81,13 +82,13 @@ impl Handler for Connection {
         session.channel_success(channel)?;
         let text = String::from_utf8_lossy(data).into_owned();
         self.server.journal.received(self.number, &text);
-        let (server, line, handle) = (Arc::clone(&self.server), Arc::clone(&self.line), session.handle());
+        let (server, cut, handle) = (Arc::clone(&self.server), self.cut.clone(), session.handle());
         self.server.tasks.spawn(async move {
             let effects = server.faults.for_command(&text);
             let console = server.console(&effects);
             match server.run(console, text, &effects).await {
-                (_, Some(output)) => answer(&handle, channel, output).await,
-                (_, None) => line.cut(),
+                Some((_, output)) => answer(&handle, channel, output).await,
+                None => cut.cancel(),
             }
             drop(open);
         });
@@ -119,7 +120,7 @@ impl Handler for Connection {
         let shell = shell::Shell {
             server: Arc::clone(&self.server),
             connection: self.number,
-            line: Arc::clone(&self.line),
+            cut: self.cut.clone(),
             user: self.user.clone(),
             open,
             handle: session.handle(),

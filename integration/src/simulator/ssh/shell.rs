@@ -5,9 +5,10 @@ use std::sync::Arc;
 use russh::ChannelId;
 use russh::server::Handle;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::Server;
 use super::connection::{OpenChannel, close};
-use super::{Line, Server};
 use crate::simulator::console::Console;
 
 /// Who is at the other end of a shell.
@@ -22,7 +23,7 @@ pub(super) enum Terminal {
 pub(super) struct Shell {
     pub(super) server: Arc<Server>,
     pub(super) connection: u64,
-    pub(super) line: Arc<Line>,
+    pub(super) cut: CancellationToken,
     pub(super) user: String,
     pub(super) open: OpenChannel,
     pub(super) handle: Handle,
@@ -42,7 +43,7 @@ impl Shell {
                     Event::Line(line) if matches!(line.trim(), "quit" | "/quit") => break 'typing,
                     Event::Line(line) => match self.execute(console, line).await {
                         Some(after) => console = after,
-                        None => return self.line.cut(),
+                        None => return self.cut.cancel(),
                     },
                 }
             }
@@ -55,8 +56,8 @@ impl Shell {
             self.server.journal.received(self.connection, &line);
         }
         let effects = self.server.faults.for_command(&line);
-        let (console, output) = self.server.run(console, line, &effects).await;
-        self.send(output?).await;
+        let (console, output) = self.server.run(console, line, &effects).await?;
+        self.send(output).await;
         self.prompt(&console).await;
         Some(console)
     }
