@@ -5,6 +5,8 @@
 pub enum Kind {
     /// The request can never succeed as it is: mend it.
     Invalid,
+    /// Whoever asks may not: nothing that is in the request changes that.
+    Forbidden,
     /// A number in the request is beyond what the array or the driver takes.
     OutOfRange,
     /// What the request names is not there.
@@ -29,8 +31,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Invalid,
+        Self::Forbidden,
         Self::OutOfRange,
         Self::Missing,
         Self::Conflict,

@@ -81,6 +81,7 @@ impl Rpc {
 pub const fn code(rpc: Rpc, kind: Kind) -> Code {
     match (kind, rpc) {
         (Kind::Invalid, _) => Code::InvalidArgument,
+        (Kind::Forbidden, _) => Code::PermissionDenied,
         (Kind::OutOfRange, _) => Code::OutOfRange,
         (Kind::Missing, _) => Code::NotFound,
         (Kind::Conflict, _) => Code::AlreadyExists,

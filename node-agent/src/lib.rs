@@ -3,9 +3,14 @@
 //! One file per verb, each a bounded loop of observe, decide and do over the machine in `host`; `csi` and `agent` are the
 //! wires to kubelet and to the controller, and `run` ties them together.
 
+pub mod agent;
+pub mod config;
+pub mod csi;
+pub mod debug;
 pub mod host;
 pub mod inspect;
 pub mod publish;
+pub mod run;
 pub mod stage;
 pub mod unpublish;
 pub mod unstage;

@@ -1,3 +1,18 @@
-//! The program.
+//! `rds-csi-node-agent`: reads its configuration, then runs.
 
-fn main() {}
+use anyhow::Context as _;
+use clap::Parser as _;
+use rds_csi_node_agent::config::{Args, Config};
+use rds_csi_node_agent::run::run;
+
+fn main() -> anyhow::Result<()> {
+    // One provider of cryptography for everything that speaks TLS; without it rustls has none.
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    anyhow::ensure!(installed.is_ok(), "another provider of cryptography is installed already");
+    let config = Config::try_from(Args::parse()).context("the configuration cannot be used")?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(run(config));
+    // Dropping the runtime would wait for every thread, and so for ever if one is in a hung system call.
+    runtime.shutdown_background();
+    outcome
+}

@@ -82,6 +82,9 @@ pub enum Error {
         /// What.
         what: String,
     },
+    /// The target path cannot be looked at.
+    #[error("target_path cannot be used")]
+    Target(#[source] host::Error),
     /// The steps did not lead anywhere.
     #[error("publishing took more than {MOST_STEPS} steps: the target path changes under it")]
     Endless,
@@ -99,7 +102,7 @@ impl Failure for Error {
             Self::NotStaged { .. } | Self::OtherForm { .. } | Self::Taken { .. } => Kind::Refused,
             Self::OtherMode { .. } => Kind::Conflict,
             Self::Endless => Kind::Bug,
-            Self::Host(error) => error.kind(),
+            Self::Host(error) | Self::Target(error) => error.kind(),
             Self::Record(error) => error.kind(),
         }
     }
@@ -226,7 +229,7 @@ fn observe<H: Host>(host: &H, wanted: &Wanted, record: Option<&Record>) -> Resul
         (form, _) => Staged::Other(form),
     };
     let target = match mounts.top(&wanted.target) {
-        None => Target::Unmounted(host.found_at(&wanted.target)?),
+        None => Target::Unmounted(host.found_at(&wanted.target).map_err(Error::Target)?),
         Some(mount) if mount.device != device.number => Target::Other(mount.source.clone()),
         Some(mount) if mount.is_read_only() => Target::Bound(Writing::Forbidden),
         Some(_) => Target::Bound(Writing::Allowed),

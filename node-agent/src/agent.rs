@@ -1,0 +1,121 @@
+//! The internal API: what the controller asks a node about its volumes. It reads, and changes nothing.
+//!
+//! Mutual TLS lets in whoever has a certificate of the cluster's authority; of those only the controller is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rds_csi_api::node_agent::{self as wire, node_agent_server};
+use rds_csi_api::serve::call::{Call, Calls};
+use rds_csi_api::text::Malformed;
+use rds_csi_api::{Failure, Kind, Nqn, Rpc, VolumeId};
+use tonic::{Request, Response, Status};
+
+use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
+use crate::inspect::{self, Connection, Volume};
+use crate::volumes::Volumes;
+
+mod caller;
+
+/// Reading sysfs and /proc takes milliseconds; the controller waits for 5 s.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The service.
+#[derive(Debug)]
+pub struct Agent<H> {
+    volumes: Arc<Volumes<H>>,
+    calls: Calls,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Caller(#[from] caller::Stranger),
+    #[error("the request is malformed")]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    NotManaged(#[from] NotManaged),
+    #[error(transparent)]
+    Inspect(#[from] inspect::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Caller(_) => Kind::Forbidden,
+            Self::Malformed(_) | Self::NotManaged(_) => Kind::Invalid,
+            Self::Inspect(error) => error.kind(),
+        }
+    }
+}
+
+impl<H: Host> Agent<H> {
+    /// Tells of these volumes.
+    pub fn new(volumes: Arc<Volumes<H>>, calls: Calls) -> Self {
+        Self { volumes, calls }
+    }
+}
+
+#[tonic::async_trait]
+impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
+    async fn list_volumes(
+        &self,
+        request: Request<wire::ListVolumesRequest>,
+    ) -> Result<Response<wire::ListVolumesResponse>, Status> {
+        let volumes = Arc::clone(&self.volumes);
+        let answer = move || {
+            caller::check(&request)?;
+            let volumes = inspect::all(&volumes)?.into_iter().map(told).collect();
+            Ok::<_, Error>(wire::ListVolumesResponse { volumes })
+        };
+        self.calls.run_blocking(Call::new(Rpc::AgentListVolumes), DEADLINE, answer).await
+    }
+
+    async fn get_volume(
+        &self,
+        request: Request<wire::GetVolumeRequest>,
+    ) -> Result<Response<wire::GetVolumeResponse>, Status> {
+        let volumes = Arc::clone(&self.volumes);
+        let answer = move || {
+            caller::check(&request)?;
+            let wire::GetVolumeRequest { volume_id, nqn } = request.into_inner();
+            let volume: VolumeId = volume_id.parse()?;
+            let nqn = ManagedNqn::new(&volumes.prefix, nqn.parse::<Nqn>()?)?;
+            let volume = inspect::one(&volumes, &volume, &nqn)?.map(told);
+            Ok::<_, Error>(wire::GetVolumeResponse { volume })
+        };
+        self.calls.run_blocking(Call::new(Rpc::AgentGetVolume), DEADLINE, answer).await
+    }
+}
+
+fn told(volume: Volume) -> wire::Volume {
+    let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders } = volume;
+    let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    let connection = match connection {
+        Connection::Absent => wire::Connection::Absent,
+        Connection::Connecting => wire::Connection::Connecting,
+        Connection::Live => wire::Connection::Live,
+    };
+    wire::Volume {
+        volume_id: volume.to_string(),
+        nqn: nqn.to_string(),
+        connection: connection.into(),
+        device: device.map(text).unwrap_or_default(),
+        staging_path: staging_path.map(text).unwrap_or_default(),
+        publish_paths: publish_paths.into_iter().map(text).collect(),
+        holders: holders.into_iter().map(holder).collect(),
+    }
+}
+
+fn holder(holder: Holder) -> wire::Holder {
+    let Holder { device: _, how, pid, command, path } = holder;
+    let how = match how {
+        Use::OpenFile => wire::Use::OpenFile,
+        Use::Mount | Use::MountElsewhere => wire::Use::Mount,
+        Use::BlockDevice => wire::Use::BlockDevice,
+    };
+    wire::Holder { r#use: how.into(), pid, command, path: path.to_string_lossy().into_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! The command line, checked in full before anything is opened.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use rds_csi_api::serve::telemetry::{self, LogFormat};
+use rds_csi_api::text::Malformed;
+use rds_csi_api::{ManagedPrefix, NodeName};
+
+use crate::host::KubeletDir;
+
+/// The CSI node agent of rds-csi: connects, mounts and publishes volumes on one node.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Name of the Kubernetes node
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node_name: NodeName,
+    /// Unix socket to serve CSI on
+    #[arg(long, env = "RDS_CSI_CSI_SOCKET", value_name = "PATH")]
+    csi_socket: PathBuf,
+    /// kubelet's directory; no path outside it is ever touched
+    #[arg(long, env = "RDS_CSI_KUBELET_DIR", value_name = "PATH", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+    /// Where the volumes' records are kept; it must survive a restart
+    #[arg(long, env = "RDS_CSI_STATE_DIR", value_name = "PATH", default_value = "/var/lib/rds-csi")]
+    state_dir: PathBuf,
+    /// Beginning of the NQNs that may be connected and disconnected, such as nqn.2000-02.com.mikrotik:pvc-; required
+    #[arg(long, env = "CSI_MANAGED_NQN_PREFIX", value_name = "PREFIX")]
+    managed_nqn_prefix: Option<String>,
+
+    /// Where to serve the internal API for the controller
+    #[arg(long, env = "RDS_CSI_API_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:9810")]
+    api_listen: SocketAddr,
+    /// Certificate of the internal API, for rds-csi-node-agent (PEM)
+    #[arg(long, env = "RDS_CSI_API_CERT", value_name = "PATH")]
+    api_cert: PathBuf,
+    /// Its key (PEM)
+    #[arg(long, env = "RDS_CSI_API_KEY", value_name = "PATH")]
+    api_key: PathBuf,
+    /// Certificate authority of the internal API's callers (PEM)
+    #[arg(long, env = "RDS_CSI_API_CLIENT_CA", value_name = "PATH")]
+    api_client_ca: PathBuf,
+
+    /// Where to serve /healthz, /readyz, /metrics and /debug/volumes
+    #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9809")]
+    admin_listen: SocketAddr,
+    /// OTLP endpoint (gRPC) to send traces to, such as http://collector:4317
+    #[arg(long, env = "RDS_CSI_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Form of the log on standard error
+    #[arg(long, env = "RDS_CSI_LOG_FORMAT", value_name = "text|json", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// Everything the program needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Which node this is.
+    pub node: NodeName,
+    /// Where CSI is served.
+    pub csi_socket: PathBuf,
+    /// Where kubelet wants volumes.
+    pub kubelet: KubeletDir,
+    /// Where records are kept.
+    pub state_dir: PathBuf,
+    /// Which subsystems are the driver's.
+    pub prefix: ManagedPrefix,
+    /// The internal API.
+    pub api: Api,
+    /// Where the admin server listens.
+    pub admin_listen: SocketAddr,
+    /// Logs and traces.
+    pub telemetry: telemetry::Config,
+}
+
+/// Where the internal API is served, and what proves who is who. PEM.
+pub struct Api {
+    /// Where.
+    pub listen: SocketAddr,
+    /// Our certificate.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Who signs callers' certificates.
+    pub client_ca: Vec<u8>,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody said which volumes are ours.
+    #[error(
+        "the managed NQN prefix is not set: give --managed-nqn-prefix or CSI_MANAGED_NQN_PREFIX, such as \
+         nqn.2000-02.com.mikrotik:pvc-; without it volumes of the node's own system could be disconnected"
+    )]
+    NoPrefix,
+    /// It is no prefix that is safe.
+    #[error("--managed-nqn-prefix cannot be used")]
+    Prefix(#[source] Malformed),
+    /// A file or a directory that is needed is not there.
+    #[error("{flag} {} cannot be read", path.display())]
+    Path {
+        /// Which flag names it.
+        flag: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl TryFrom<Args> for Config {
+    type Error = Error;
+
+    fn try_from(args: Args) -> Result<Self, Error> {
+        let Args {
+            node_name,
+            csi_socket,
+            kubelet_dir,
+            state_dir,
+            managed_nqn_prefix,
+            api_listen,
+            api_cert,
+            api_key,
+            api_client_ca,
+            admin_listen,
+            otlp_endpoint,
+            log_format,
+        } = args;
+        let prefix = managed_nqn_prefix.filter(|prefix| !prefix.is_empty()).ok_or(Error::NoPrefix)?;
+        let kubelet = KubeletDir::open(&kubelet_dir).map_err(|source| Error::Path {
+            flag: "--kubelet-dir",
+            path: kubelet_dir,
+            source,
+        })?;
+        let instance = node_name.to_string();
+        Ok(Self {
+            node: node_name,
+            csi_socket,
+            kubelet,
+            state_dir,
+            prefix: prefix.parse().map_err(Error::Prefix)?,
+            api: Api {
+                listen: api_listen,
+                certificate: read("--api-cert", &api_cert)?,
+                key: read("--api-key", &api_key)?,
+                client_ca: read("--api-client-ca", &api_client_ca)?,
+            },
+            admin_listen,
+            telemetry: telemetry::Config {
+                service: "rds-csi-node-agent",
+                instance,
+                otlp_endpoint,
+                log_format,
+            },
+        })
+    }
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Path { flag, path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["cert", "key", "ca"] {
+                fs::write(folder.path().join(name), name).unwrap();
+            }
+            Self(folder)
+        }
+
+        fn config(&self, change: &[(&str, &str)]) -> Result<Config, Error> {
+            let path = |name: &str| self.0.path().join(name).to_str().unwrap().to_owned();
+            let mut flags = std::collections::BTreeMap::from([
+                ("--node-name", "w1".to_owned()),
+                ("--csi-socket", "/run/csi.sock".into()),
+                ("--kubelet-dir", path("")),
+                ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:pvc-".into()),
+                ("--api-cert", path("cert")),
+                ("--api-key", path("key")),
+                ("--api-client-ca", path("ca")),
+            ]);
+            for (flag, value) in change {
+                flags.insert(flag, (*value).into());
+            }
+            let arguments = flags.into_iter().map(|(flag, value)| format!("{flag}={value}"));
+            Args::try_parse_from(std::iter::once("agent".to_owned()).chain(arguments)).unwrap().try_into()
+        }
+    }
+
+    #[test]
+    fn what_is_given_is_taken() {
+        let config = Files::new().config(&[]).unwrap();
+        assert_eq!((config.node.as_str(), config.api.key.as_slice()), ("w1", &b"key"[..]));
+        assert!(!format!("{config:?}").contains("key:"));
+    }
+
+    #[test]
+    fn lesson_17_without_a_valid_managed_prefix_it_does_not_start() {
+        let files = Files::new();
+        let error = files.config(&[("--managed-nqn-prefix", "")]).unwrap_err().to_string();
+        assert!(
+            error.contains("CSI_MANAGED_NQN_PREFIX") && error.contains("nqn.2000-02.com.mikrotik:pvc-"),
+            "{error}"
+        );
+        for prefix in ["nqn.2000-02.com.mikrotik:", "pvc-", "nqn."] {
+            let error = files.config(&[("--managed-nqn-prefix", prefix)]).unwrap_err();
+            assert!(matches!(error, Error::Prefix(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named_with_its_flag() {
+        for flag in ["--kubelet-dir", "--api-cert", "--api-key", "--api-client-ca"] {
+            let error = Files::new().config(&[(flag, "/nowhere/at/all")]).unwrap_err().to_string();
+            assert!(error.contains(flag) && error.contains("/nowhere/at/all"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The Node service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rds_csi_api::csi::node_server;
+use rds_csi_api::csi::node_service_capability::{Rpc as RpcCapability, Type, rpc};
+use rds_csi_api::serve::call::{Call, Calls};
+use rds_csi_api::{Failure, NodeName, Rpc, csi};
+use tonic::{Request, Response, Status};
+
+use super::parse;
+use crate::host::Host;
+use crate::publish::publish;
+use crate::stage::stage;
+use crate::unpublish::unpublish;
+use crate::unstage::unstage;
+use crate::volumes::Volumes;
+
+/// kubelet waits two minutes for each of its calls; it is better told the reason than left to time out.
+const DEADLINE: Duration = Duration::from_secs(110);
+
+/// Each volume is a controller of its own, with a TCP connection and a thread's worth of memory for every CPU. The kernel sets
+/// no limit that is met earlier; a node with more volumes than this is a mistake in scheduling.
+const MOST_VOLUMES: i64 = 128;
+
+/// The service.
+#[derive(Debug)]
+pub struct Node<H> {
+    volumes: Arc<Volumes<H>>,
+    name: NodeName,
+    calls: Calls,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl<H: Host> Node<H> {
+    /// Serves the volumes of the node of this name.
+    pub fn new(volumes: Arc<Volumes<H>>, name: NodeName, calls: Calls) -> Self {
+        Self { volumes, name, calls }
+    }
+
+    /// A request that cannot be served is a call like any other: counted, and logged with its reason.
+    async fn refuse<T: Send + 'static>(&self, rpc: Rpc, error: parse::Error) -> Answer<T> {
+        self.calls.run(Call::new(rpc), async { Err(error) }).await
+    }
+
+    /// Runs a verb on a thread of its own, which keeps the volume for as long as it runs.
+    async fn run<T, E>(
+        &self,
+        call: Call<'_>,
+        verb: impl FnOnce(&Volumes<H>) -> Result<(), E> + Send + 'static,
+    ) -> Answer<T>
+    where
+        T: Default + Send + 'static,
+        E: Failure + Send + 'static,
+    {
+        let volumes = Arc::clone(&self.volumes);
+        self.calls.run_blocking(call, DEADLINE, move || verb(&volumes).map(|()| T::default())).await
+    }
+}
+
+#[tonic::async_trait]
+impl<H: Host> node_server::Node for Node<H> {
+    async fn node_stage_volume(
+        &self,
+        request: Request<csi::NodeStageVolumeRequest>,
+    ) -> Answer<csi::NodeStageVolumeResponse> {
+        let (wanted, trace) = match parse::stage(&self.volumes, &request.into_inner()) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.refuse(Rpc::NodeStageVolume, error).await,
+        };
+        let volume = wanted.volume.clone();
+        let call = Call::on(Rpc::NodeStageVolume, &volume).continuing(trace.as_ref());
+        self.run(call, move |volumes| stage(volumes, &wanted)).await
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<csi::NodeUnstageVolumeRequest>,
+    ) -> Answer<csi::NodeUnstageVolumeResponse> {
+        let wanted = match parse::unstage(&self.volumes, &request.into_inner()) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(Rpc::NodeUnstageVolume, error).await,
+        };
+        let volume = wanted.volume.clone();
+        self.run(Call::on(Rpc::NodeUnstageVolume, &volume), move |volumes| unstage(volumes, &wanted)).await
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<csi::NodePublishVolumeRequest>,
+    ) -> Answer<csi::NodePublishVolumeResponse> {
+        let (wanted, trace) = match parse::publish(&self.volumes, &request.into_inner()) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.refuse(Rpc::NodePublishVolume, error).await,
+        };
+        let volume = wanted.volume.clone();
+        let call = Call::on(Rpc::NodePublishVolume, &volume).continuing(trace.as_ref());
+        self.run(call, move |volumes| publish(volumes, &wanted)).await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<csi::NodeUnpublishVolumeRequest>,
+    ) -> Answer<csi::NodeUnpublishVolumeResponse> {
+        let wanted = match parse::unpublish(&self.volumes, &request.into_inner()) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(Rpc::NodeUnpublishVolume, error).await,
+        };
+        let volume = wanted.volume.clone();
+        self.run(Call::on(Rpc::NodeUnpublishVolume, &volume), move |volumes| unpublish(volumes, &wanted))
+            .await
+    }
+
+    async fn node_get_info(&self, _: Request<csi::NodeGetInfoRequest>) -> Answer<csi::NodeGetInfoResponse> {
+        Ok(Response::new(csi::NodeGetInfoResponse {
+            node_id: self.name.to_string(),
+            max_volumes_per_node: MOST_VOLUMES,
+            accessible_topology: None,
+        }))
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<csi::NodeGetCapabilitiesRequest>,
+    ) -> Answer<csi::NodeGetCapabilitiesResponse> {
+        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::SingleNodeMultiWriter].map(|served| {
+            csi::NodeServiceCapability { r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })) }
+        });
+        Ok(Response::new(csi::NodeGetCapabilitiesResponse { capabilities: capabilities.into() }))
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        _: Request<csi::NodeGetVolumeStatsRequest>,
+    ) -> Answer<csi::NodeGetVolumeStatsResponse> {
+        not_served("NodeGetVolumeStats")
+    }
+
+    async fn node_get_volume_health(
+        &self,
+        _: Request<csi::NodeGetVolumeHealthRequest>,
+    ) -> Answer<csi::NodeGetVolumeHealthResponse> {
+        not_served("NodeGetVolumeHealth")
+    }
+
+    async fn node_get_storage_health(
+        &self,
+        _: Request<csi::NodeGetStorageHealthRequest>,
+    ) -> Answer<csi::NodeGetStorageHealthResponse> {
+        not_served("NodeGetStorageHealth")
+    }
+
+    async fn node_expand_volume(
+        &self,
+        _: Request<csi::NodeExpandVolumeRequest>,
+    ) -> Answer<csi::NodeExpandVolumeResponse> {
+        not_served("NodeExpandVolume")
+    }
+}
+
+fn not_served<T>(method: &str) -> Answer<T> {
+    Err(Status::unimplemented(format!("{method} is not served; NodeGetCapabilities lists what is")))
+}

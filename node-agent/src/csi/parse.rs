@@ -1,0 +1,109 @@
+//! Requests from the wire, checked and in the words of the verbs.
+
+use rds_csi_api::text::Malformed;
+use rds_csi_api::{
+    Access, Capability, Failure, Kind, PublishContext, ReconnectPolicy, TraceParent, VolumeContext, VolumeId,
+    capability, context, csi,
+};
+
+use crate::host::kubelet_path::Outside;
+use crate::host::{KubeletPath, ManagedNqn, MountOptions, NotManaged, Target};
+use crate::volumes::Volumes;
+use crate::{publish, stage, unpublish, unstage};
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the request is malformed")]
+    Malformed(#[from] Malformed),
+    #[error("{field} cannot be used")]
+    Path { field: &'static str, source: Outside },
+    #[error("the volume cannot be used so")]
+    Capability(#[from] capability::Error),
+    #[error(transparent)]
+    Context(#[from] context::Error),
+    #[error(transparent)]
+    NotManaged(#[from] NotManaged),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Malformed(_)
+            | Self::Path { .. }
+            | Self::Capability(_)
+            | Self::Context(_)
+            | Self::NotManaged(_) => Kind::Invalid,
+        }
+    }
+}
+
+/// A verb's input, and the trace that its call continues.
+pub(super) type Parsed<T> = Result<(T, Option<TraceParent>), Error>;
+
+pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeRequest) -> Parsed<stage::Wanted> {
+    let volume: VolumeId = request.volume_id.parse()?;
+    let staging = path(volumes, "staging_target_path", &request.staging_target_path)?;
+    let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
+    let usage = match access {
+        Access::Block => stage::Usage::Block,
+        Access::Filesystem { fs, mount_flags } => {
+            let options = MountOptions::parse(&mount_flags)?;
+            let options = if mode.reads_only() { options.read_only() } else { options };
+            stage::Usage::Filesystem { fs, options }
+        }
+    };
+    // What one attachment says wins over what was true when the volume was created.
+    let PublishContext { portal, nqn, size, trace } = PublishContext::parse(&request.publish_context)?;
+    let nqn = ManagedNqn::new(&volumes.prefix, nqn)?;
+    // A PV made by hand may have none.
+    let reconnect = match request.volume_context.is_empty() {
+        true => ReconnectPolicy::STANDARD,
+        false => VolumeContext::parse(&request.volume_context)?.reconnect,
+    };
+    let target = Target { nqn, portal, reconnect };
+    Ok((stage::Wanted { volume, target, size, usage, staging }, trace))
+}
+
+pub(super) fn unstage<H>(
+    volumes: &Volumes<H>,
+    request: &csi::NodeUnstageVolumeRequest,
+) -> Result<unstage::Wanted, Error> {
+    Ok(unstage::Wanted {
+        volume: request.volume_id.parse()?,
+        staging: path(volumes, "staging_target_path", &request.staging_target_path)?,
+    })
+}
+
+pub(super) fn publish<H>(
+    volumes: &Volumes<H>,
+    request: &csi::NodePublishVolumeRequest,
+) -> Parsed<publish::Wanted> {
+    let volume = request.volume_id.parse()?;
+    let staging = path(volumes, "staging_target_path", &request.staging_target_path)?;
+    let target = path(volumes, "target_path", &request.target_path)?;
+    let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
+    let usage = match access {
+        Access::Block => publish::Usage::Block,
+        Access::Filesystem { .. } if request.readonly || mode.reads_only() => {
+            publish::Usage::Filesystem(publish::Writing::Forbidden)
+        }
+        Access::Filesystem { .. } => publish::Usage::Filesystem(publish::Writing::Allowed),
+    };
+    let PublishContext { nqn, trace, .. } = PublishContext::parse(&request.publish_context)?;
+    Ok((publish::Wanted { volume, nqn, staging, target, usage }, trace))
+}
+
+pub(super) fn unpublish<H>(
+    volumes: &Volumes<H>,
+    request: &csi::NodeUnpublishVolumeRequest,
+) -> Result<unpublish::Wanted, Error> {
+    Ok(unpublish::Wanted {
+        volume: request.volume_id.parse()?,
+        target: path(volumes, "target_path", &request.target_path)?,
+    })
+}
+
+fn path<H>(volumes: &Volumes<H>, field: &'static str, path: &str) -> Result<KubeletPath, Error> {
+    volumes.kubelet.beneath(path).map_err(|source| Error::Path { field, source })
+}

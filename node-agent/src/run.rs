@@ -1,0 +1,85 @@
+//! The program's whole life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use rds_csi_api::csi::identity_server::IdentityServer;
+use rds_csi_api::csi::node_server::NodeServer;
+use rds_csi_api::node_agent::node_agent_server::NodeAgentServer;
+use rds_csi_api::serve::admin::{self, Readiness};
+use rds_csi_api::serve::call::Calls;
+use rds_csi_api::serve::tasks::Tasks;
+use rds_csi_api::serve::{socket, telemetry};
+use rds_csi_api::{HostId, HostNqn};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
+
+use crate::agent::Agent;
+use crate::config::{Api, Config};
+use crate::csi::{Identity, Node};
+use crate::debug;
+use crate::host::{Initiator, Linux};
+use crate::volumes::{Records, Volumes};
+
+/// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Runs until SIGTERM or SIGINT. Calls that run then are finished; nothing is unmounted or disconnected.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let Config { node, csi_socket, kubelet, state_dir, prefix, api, admin_listen, telemetry } = config;
+    let Api { listen, certificate, key, client_ca } = api;
+    let telemetry = telemetry::init(&telemetry)?;
+    let mut registry = Registry::default();
+    let calls = Calls::new(&mut registry);
+    let initiator = Initiator { nqn: HostNqn::of(&node), id: HostId::of(&node) };
+    let host = Linux::new(initiator.clone());
+    let volumes = Arc::new(Volumes { host, records: Records::open(&state_dir)?, kubelet, prefix });
+
+    let tls = ServerTlsConfig::new()
+        .identity(TlsIdentity::from_pem(certificate, key))
+        .client_ca_root(Certificate::from_pem(client_ca));
+    let mut api_server = Server::builder().tls_config(tls).context(
+        "the internal API's certificates cannot be used: check --api-cert, --api-key and --api-client-ca",
+    )?;
+    let bound = |flag, address| async move {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen at {flag} {address}"))
+    };
+    let api_listener = bound("--api-listen", listen).await?;
+    let admin_listener = bound("--admin-listen", admin_listen).await?;
+    let csi_listener = socket::bind(&csi_socket).await?;
+    tracing::info!(
+        %node, hostnqn = %initiator.nqn, socket = %csi_socket.display(),
+        api = %api_listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving"
+    );
+
+    let mut tasks = Tasks::new();
+    let routes =
+        admin::router(Arc::new(registry), || Readiness::Ready).merge(debug::router(Arc::clone(&volumes)));
+    let admin = admin::serve(admin_listener, routes, tasks.shutdown());
+    tasks.spawn("the admin server", async move { Ok(admin.await?) });
+    let agent = api_server
+        .add_service(NodeAgentServer::new(Agent::new(Arc::clone(&volumes), calls.clone())))
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(api_listener),
+            tasks.shutdown().cancelled_owned(),
+        );
+    tasks.spawn("the internal API", async move { Ok(agent.await?) });
+    let csi = Server::builder()
+        .add_service(IdentityServer::new(Identity))
+        .add_service(NodeServer::new(Node::new(volumes, node, calls.clone())))
+        .serve_with_incoming_shutdown(
+            UnixListenerStream::new(csi_listener),
+            tasks.shutdown().cancelled_owned(),
+        );
+    tasks.spawn("the CSI server", async move {
+        let outcome = csi.await;
+        calls.drain().await;
+        Ok(outcome?)
+    });
+    let outcome = tasks.run(GRACE).await;
+    telemetry.shutdown().await;
+    Ok(outcome?)
+}
