@@ -86,8 +86,8 @@ impl Session {
         let link = self.link(deadline).await?;
         let answered = timeout_at(deadline, exchange(&link, command)).await;
         answered.unwrap_or_else(|_| {
-            // A link that once swallowed a command is not given another. Those that are on their way may still arrive.
-            link.distrust();
+            // Commands that are on their way over it may still arrive.
+            link.distrusted().cancel();
             Err(Error::Late)
         })
     }
@@ -95,7 +95,12 @@ impl Session {
     /// The link, if there is one or one is just being made; else at once why there is none.
     async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Error> {
         let mut state = self.state.clone();
-        let settled = timeout_at(deadline, state.wait_for(|state| !matches!(state, State::Connecting))).await;
+        let is_settled = |state: &State| match state {
+            State::Up(link) => !link.distrusted().is_cancelled(),
+            State::Down(_) => true,
+            State::Connecting => false,
+        };
+        let settled = timeout_at(deadline, state.wait_for(is_settled)).await;
         let Ok(Ok(state)) = settled else {
             return Err(Error::Unreachable("still connecting, or the program is shutting down".into()));
         };

@@ -82,7 +82,7 @@ impl Keeper {
         tokio::select! {
             () = cancelled.cancelled() => master.kill().await,
             reason = master.ended() => tracing::warn!(reason, "the connection to the array broke"),
-            () = link.distrusted() => {
+            () = link.distrusted().cancelled() => {
                 tracing::warn!("the array left a command without an answer; connecting anew");
                 // Every command that is under way on it ends by its own deadline.
                 let grace = self.settings.command_timeout;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// The program. An absolute path, since nothing that PATH finds first is to see the key.
 const SSH: &str = "/usr/bin/ssh";
@@ -34,7 +34,7 @@ pub struct Destination {
 /// What commands use of a master: its control socket.
 pub(super) struct Link {
     session: openssh::Session,
-    distrusted: Notify,
+    distrusted: CancellationToken,
     /// The directory of the socket lives as long as anybody may use it.
     _directory: TempDir,
 }
@@ -44,14 +44,9 @@ impl Link {
         &self.session
     }
 
-    /// Asks the keeper for another link.
-    pub(super) fn distrust(&self) {
-        self.distrusted.notify_one();
-    }
-
-    /// Until somebody has distrusted the link.
-    pub(super) async fn distrusted(&self) {
-        self.distrusted.notified().await;
+    /// Cancelled once the link has swallowed a command: it is given no other, and the keeper makes a new one.
+    pub(super) fn distrusted(&self) -> &CancellationToken {
+        &self.distrusted
     }
 }
 
@@ -75,14 +70,14 @@ impl Master {
             return Err("ssh gave no pipes".into());
         };
         // ssh runs its LocalCommand once it is authenticated and listens on the control socket; or it ends.
-        let mut line = String::new();
-        let spoke = BufReader::new(stdout.take(64)).read_line(&mut line).await;
-        let directory = Link {
+        let mut word = String::new();
+        let spoke = BufReader::new(stdout.take(64)).read_line(&mut word).await;
+        let link = Link {
             session: openssh::Session::resume_mux(socket.into_boxed_path(), None),
-            distrusted: Notify::new(),
+            distrusted: CancellationToken::new(),
             _directory: directory,
         };
-        let mut master = Self { child, stderr, link: Arc::new(directory) };
+        let mut master = Self { child, stderr, link: Arc::new(link) };
         match spoke {
             Ok(1..) => Ok(master),
             Ok(0) | Err(_) => Err(master.ended().await),

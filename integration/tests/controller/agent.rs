@@ -1,0 +1,105 @@
+//! A node's agent as the controller meets it: the real protocol over mutual TLS, with answers made up by the test.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rds_csi_api::node_agent::node_agent_server::{self, NodeAgentServer};
+use rds_csi_api::node_agent::{
+    self as wire, GetVolumeRequest, GetVolumeResponse, ListVolumesRequest, ListVolumesResponse,
+};
+use rds_csi_integration::certificates::Identity;
+use tokio::runtime::Runtime;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+
+/// An agent that says the same of every volume. Dropped, it does not answer any more.
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    answer: Answer,
+    /// Its own, so that connections end with it, and not only the listener.
+    runtime: Option<Runtime>,
+}
+
+#[derive(Clone, Default)]
+struct Answer(Arc<Mutex<Option<wire::Volume>>>);
+
+impl Agent {
+    pub(crate) fn start(identity: &Identity) -> Self {
+        let read = |path| std::fs::read(path).unwrap();
+        let tls = ServerTlsConfig::new()
+            .identity(tonic::transport::Identity::from_pem(read(&identity.certificate), read(&identity.key)))
+            .client_ca_root(Certificate::from_pem(read(&identity.authority)));
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listening = runtime.enter();
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        drop(listening);
+        let address = incoming.local_addr().unwrap();
+        let answer = Answer::default();
+        let server = Server::builder()
+            .tls_config(tls)
+            .unwrap()
+            .add_service(NodeAgentServer::new(answer.clone()))
+            .serve_with_incoming(incoming);
+        runtime.spawn(async move { server.await.unwrap() });
+        Self { address, answer, runtime: Some(runtime) }
+    }
+
+    /// From now on it says this; nothing is its word that nothing of the volume is left.
+    pub(crate) fn say(&self, volume: Option<wire::Volume>) {
+        *self.answer.0.lock().unwrap() = volume;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl node_agent_server::NodeAgent for Answer {
+    async fn list_volumes(
+        &self,
+        _: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
+    async fn get_volume(
+        &self,
+        request: Request<GetVolumeRequest>,
+    ) -> Result<Response<GetVolumeResponse>, Status> {
+        let GetVolumeRequest { volume_id, nqn } = request.into_inner();
+        assert_eq!(nqn, format!("nqn.2000-02.com.mikrotik:{volume_id}"));
+        Ok(Response::new(GetVolumeResponse { volume: self.0.lock().unwrap().clone() }))
+    }
+}
+
+/// A volume that a process has open.
+pub(crate) fn held_open(pid: u32, command: &str, path: &str) -> wire::Volume {
+    wire::Volume {
+        connection: wire::Connection::Live.into(),
+        device: "/dev/nvme1n1".into(),
+        staging_path: "/stage".into(),
+        holders: vec![wire::Holder {
+            r#use: wire::Use::OpenFile.into(),
+            pid,
+            command: command.into(),
+            path: path.into(),
+        }],
+        ..wire::Volume::default()
+    }
+}
+
+/// A volume that is still connected, and nothing more.
+pub(crate) fn connected() -> wire::Volume {
+    wire::Volume {
+        connection: wire::Connection::Live.into(),
+        device: "/dev/nvme1n1".into(),
+        ..wire::Volume::default()
+    }
+}

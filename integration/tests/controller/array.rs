@@ -1,0 +1,184 @@
+//! RouterOS behind the `Array` trait, over the system's ssh: the contract, and what happens when the line is bad.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use rds_csi_api::{Bytes, VolumeId};
+use rds_csi_controller::array::routeros::{Destination, RouterOs, Settings};
+use rds_csi_controller::array::{Array, Error, Export, Label, Wanted, contract};
+use rds_csi_integration::simulator::{Dialect, Fault, Numbers, Storage, Unset, Version};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{self, Site};
+
+/// An array that is connected until this is closed.
+struct Connected {
+    array: RouterOs,
+    keeper: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+impl Connected {
+    fn to(site: &Site, sessions: usize, command_timeout: Duration) -> Self {
+        let destination = Destination {
+            host: site.address.ip().to_string(),
+            port: site.address.port(),
+            user: "rds-csi".into(),
+            key: site.key.clone(),
+            known_hosts: site.known_hosts.clone(),
+        };
+        let settings = Settings {
+            destination,
+            sessions: NonZeroUsize::new(sessions).unwrap(),
+            connect_timeout: Duration::from_secs(10),
+            command_timeout,
+        };
+        let (array, keeper) =
+            RouterOs::new(settings, "storage-pool".parse().unwrap(), "blue".parse().unwrap());
+        let end = CancellationToken::new();
+        let keeper = tokio::spawn(keeper.run(end.clone()));
+        Self { array, keeper, end }
+    }
+
+    async fn close(self) {
+        self.end.cancel();
+        self.keeper.await.unwrap();
+    }
+}
+
+const PATIENT: Duration = Duration::from_secs(20);
+
+fn wanted(id: &str) -> Wanted {
+    Wanted {
+        id: id.parse().unwrap(),
+        size: Bytes::gib(1),
+        port: 4420,
+        export: Export::Off,
+        label: Label::default(),
+    }
+}
+
+#[tokio::test]
+async fn routeros_keeps_the_contract_in_every_dialect() {
+    for (numbers, unset) in
+        [(Numbers::Floats, Unset::Absent), (Numbers::Integers, Unset::Empty), (Numbers::Texts, Unset::Absent)]
+    {
+        let (simulator, site) = world::simulator(|options| {
+            options.storage = Storage::Memory { pool_size: 8 << 40 };
+            options.dialect = Dialect { version: Version::new(7, 21), numbers, unset };
+        })
+        .await;
+        let connected = Connected::to(&site, 4, PATIENT);
+        contract::every_clause(&connected.array).await;
+        connected.close().await;
+        world::assert_bare(&simulator);
+        simulator.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_silent_array_costs_one_command_its_deadline_and_nobody_else_anything() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::to(&site, 4, Duration::from_secs(2));
+    connected.array.create(&wanted("pvc-a")).await.unwrap();
+    let slow = Fault::latency(Duration::from_secs(60)).times(1).containing("pvc-slow");
+    simulator.inject(slow);
+    let late = connected.array.create(&wanted("pvc-slow")).await;
+    assert_eq!(late, Err(Error::Late { after: Duration::from_secs(2) }));
+    // The line that swallowed a command is given up; the next command goes over another.
+    connected.array.create(&wanted("pvc-b")).await.unwrap();
+    assert_eq!(simulator.commands().connections, 2);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn no_more_commands_run_at_once_than_allowed() {
+    let (simulator, site) = world::simulator(|options| options.max_sessions = 3).await;
+    simulator.inject(Fault::latency(Duration::from_millis(200)));
+    let connected = Connected::to(&site, 2, PATIENT);
+    let ids: Vec<VolumeId> = (0..8).map(|n| format!("pvc-{n}").parse().unwrap()).collect();
+    let begun = Instant::now();
+    let created = ids.iter().map(|id| {
+        let array = connected.array.clone();
+        let wanted = wanted(id.as_str());
+        tokio::spawn(async move { array.create(&wanted).await })
+    });
+    for create in created.collect::<Vec<_>>() {
+        create.await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(4 * 200), "two at a time, eight take four turns");
+    assert_eq!(simulator.commands().refused, 0);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn an_array_without_a_free_session_has_done_nothing() {
+    let (simulator, site) = world::simulator(|options| options.max_sessions = 1).await;
+    simulator.inject(Fault::latency(Duration::from_millis(300)));
+    let connected = Connected::to(&site, 4, PATIENT);
+    let (first, second) = (wanted("pvc-a"), wanted("pvc-b"));
+    let outcomes = tokio::join!(connected.array.create(&first), connected.array.create(&second));
+    let (done, refused) = match outcomes {
+        (Ok(_), Err(error)) | (Err(error), Ok(_)) => ((), error),
+        other => panic!("{other:?}"),
+    };
+    let () = done;
+    assert!(matches!(&refused, Error::Unreachable { reason } if reason.contains("no session")), "{refused}");
+    assert_eq!(simulator.state().unwrap().disks.len(), 1);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn volumes_of_the_go_driver_are_served_and_removed_with_their_files() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::to(&site, 4, PATIENT);
+    let id: VolumeId = "pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
+    world::shell(&site, "/disk/btrfs/subvolume add fs=storage-pool name=metal-csi").await;
+    world::shell(
+        &site,
+        &format!(
+            "/disk add type=file file-path=\"/storage-pool/metal-csi/{id}.img\" file-size=1G slot={id} \
+             nvme-tcp-export=yes nvme-tcp-server-port=4420 nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:{id}"
+        ),
+    )
+    .await;
+    let volume = connected.array.volume(&id).await.unwrap();
+    assert_eq!((volume.size, volume.export), (Bytes::gib(1), Export::AnyHost));
+    assert_eq!(connected.array.admit(&id, &Export::Off).await.unwrap().export, Export::Off);
+    connected.array.delete(&id).await.unwrap();
+    let state = simulator.state().unwrap();
+    assert!(state.disks.is_empty() && !format!("{:?}", state.files).contains(".img"), "{state:?}");
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn what_another_cluster_or_a_person_made_is_neither_changed_nor_removed() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::to(&site, 4, PATIENT);
+    let id: VolumeId = "pvc-a".parse().unwrap();
+    let add = "/disk add type=file file-path=/storage-pool/pvc-a/disk.img file-size=1G slot=pvc-a";
+    for change in [
+        "nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:pvc-a comment=\"rds-csi:bluest pv=pvc-1\"",
+        "nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:nixos-var",
+    ] {
+        world::shell(&site, "/disk/btrfs/subvolume add fs=storage-pool name=pvc-a").await;
+        world::shell(&site, &format!("{add} {change}")).await;
+        let before = simulator.state().unwrap().disks;
+        for refused in [
+            connected.array.delete(&id).await.err(),
+            connected.array.admit(&id, &Export::AnyHost).await.err(),
+            connected.array.fence(&id, &Export::Off).await.err(),
+        ] {
+            assert!(matches!(refused, Some(Error::Foreign { .. })), "{change}: {refused:?}");
+        }
+        assert!(matches!(connected.array.create(&wanted("pvc-a")).await, Err(Error::Conflict { .. })));
+        assert_eq!(simulator.state().unwrap().disks, before);
+        world::shell(&site, "/disk remove [find slot=pvc-a]").await;
+        // The image of the disk that was: its data may be wanted, so it is not used again.
+        let leftover = connected.array.create(&wanted("pvc-a")).await;
+        assert!(matches!(leftover, Err(Error::Leftover { .. })), "{leftover:?}");
+        world::shell(&site, "/disk/btrfs/subvolume remove [find name=pvc-a]").await;
+    }
+    connected.close().await;
+}

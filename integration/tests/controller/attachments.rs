@@ -1,0 +1,199 @@
+//! Who may hold a volume, and how a node lets it go: by its own word, or shut out by the array.
+
+use rds_csi_api::{HostNqn, NodeName};
+use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
+use rds_csi_integration::simulator::FileDisk;
+use tonic::Code;
+
+use crate::agent::{Agent, connected, held_open};
+use crate::world::{World, assert_refused, filesystem, shared_block, wanted};
+
+const GIB: i64 = 1 << 30;
+
+fn host(node: &str) -> String {
+    let node: NodeName = node.parse().unwrap();
+    HostNqn::of(&node).to_string()
+}
+
+/// The one disk on the array.
+fn disk(world: &World) -> FileDisk {
+    let [disk] = &world.simulator.state().unwrap().disks[..] else { panic!("one volume") };
+    disk.clone()
+}
+
+/// Whom the array lets in: nobody, or these hosts.
+#[track_caller]
+fn assert_admitted(world: &World, nodes: &[&str]) {
+    let disk = disk(world);
+    let mut expected: Vec<_> = nodes.iter().map(|node| host(node)).collect();
+    expected.sort();
+    assert_eq!(disk.nvme_tcp_server_allow_host_name, expected.join(","));
+    assert_eq!(disk.nvme_tcp_export, !nodes.is_empty());
+}
+
+/// A world whose nodes w1, w2, … have agents.
+async fn with_agents(fence: &'static str, count: usize) -> (World, Vec<Agent>) {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path()).unwrap();
+    let (agent, controller) = (authority.issue(NODE_AGENT).unwrap(), authority.issue(CONTROLLER).unwrap());
+    let mut agents = Vec::new();
+    for _ in 0..count {
+        agents.push(Agent::start(&agent));
+    }
+    let addresses =
+        agents.iter().enumerate().map(|(n, agent)| (format!("w{}", n + 1), agent.address)).collect();
+    let world = World::with(|settings| {
+        settings.fence = fence;
+        settings.agents = addresses;
+        settings.identity = Some(controller);
+    })
+    .await;
+    (world, agents)
+}
+
+#[tokio::test]
+async fn a_volume_is_attached_to_one_node_and_its_name_is_told_to_the_next() {
+    let (world, _agents) = with_agents("acl", 1).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    let before = world.commands();
+    let answer = world.publish(&volume, "w1", filesystem()).await.unwrap();
+    assert_eq!(world.commands(), before + 1);
+    let context = |key| answer.publish_context.get(key).map(String::as_str);
+    assert_eq!((context("nvmeAddress"), context("nvmePort")), (Some("10.77.0.1"), Some("4420")));
+    assert_eq!(context("sizeBytes"), Some("1073741824"));
+    assert_eq!(context("nqn"), volume.volume_context.get("nqn").map(String::as_str));
+    assert_admitted(&world, &["w1"]);
+
+    assert_eq!(world.publish(&volume, "w1", filesystem()).await.unwrap(), answer);
+    assert_refused(
+        world.publish(&volume, "w2", filesystem()).await,
+        Code::FailedPrecondition,
+        "node w1 holds",
+    );
+    assert_refused(world.publish(&volume, "w1", shared_block()).await, Code::AlreadyExists, "otherwise");
+    assert_refused(world.delete(&volume.volume_id).await, Code::FailedPrecondition, "attached to w1");
+    assert_admitted(&world, &["w1"]);
+
+    world.unpublish(&volume, "w1").await.unwrap();
+    assert_admitted(&world, &[]);
+    world.unpublish(&volume, "w1").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_shared_block_volume_is_held_by_two_nodes_and_no_third() {
+    let (world, _agents) = with_agents("acl", 2).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    for node in ["w1", "w2"] {
+        world.publish(&volume, node, shared_block()).await.unwrap();
+    }
+    assert_admitted(&world, &["w1", "w2"]);
+    assert_refused(
+        world.publish(&volume, "w3", shared_block()).await,
+        Code::FailedPrecondition,
+        "w1 and w2 hold",
+    );
+    world.unpublish(&volume, "w1").await.unwrap();
+    assert_admitted(&world, &["w2"]);
+    world.unpublish(&volume, "w2").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_shared_filesystem_is_never_attached() {
+    let world = World::new().await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    let shared = crate::world::shared_filesystem();
+    assert_refused(world.publish(&volume, "w1", shared).await, Code::InvalidArgument, "volumeMode: Block");
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_attached_and_not_remembered() {
+    let world = World::new().await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    assert_refused(world.publish(&volume, "w1", filesystem()).await, Code::NotFound, "does not exist");
+    world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w2", filesystem()).await.unwrap();
+    world.unpublish(&volume, "w2").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_uses_the_volume_keeps_it_and_the_user_reads_what_holds_it() {
+    let (world, agents) = with_agents("acl", 1).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    agents[0].say(Some(held_open(4711, "postgres", "/data/base/1")));
+    let says = "in use on node w1: process 4711 (postgres) has /data/base/1 open";
+    assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, says);
+    agents[0].say(Some(connected()));
+    let says = "in use on node w1: it is connected as /dev/nvme1n1";
+    assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, says);
+    assert_admitted(&world, &["w1"]);
+    agents[0].say(None);
+    world.unpublish(&volume, "w1").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_shut_out_first_and_the_other_goes_on() {
+    let (world, mut agents) = with_agents("acl", 2).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    for node in ["w1", "w2"] {
+        world.publish(&volume, node, shared_block()).await.unwrap();
+    }
+    drop(agents.remove(0));
+    world.unpublish(&volume, "w1").await.unwrap();
+    assert_admitted(&world, &["w2"]);
+    let fence = world.simulator.commands().lines.pop().unwrap().line;
+    let (off, on) =
+        (fence.find("nvme-tcp-export=no}").unwrap(), fence.rfind("nvme-tcp-export=yes}").unwrap());
+    assert!(off < on, "the survivor is let in again: {fence}");
+    drop(agents);
+    world.unpublish(&volume, "w2").await.unwrap();
+    assert_admitted(&world, &[]);
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn without_a_fence_a_node_that_does_not_answer_keeps_the_volume() {
+    let (world, agents) = with_agents("none", 1).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    assert!(disk(&world).nvme_tcp_export);
+    for node in ["w1", "w2"] {
+        world.publish(&volume, node, shared_block()).await.unwrap();
+    }
+    let unknown = world.unpublish(&volume, "w2").await;
+    assert_refused(unknown, Code::FailedPrecondition, "no --node-agent is given for it");
+    world.unpublish(&volume, "w1").await.unwrap();
+    world.publish(&volume, "w1", shared_block()).await.unwrap();
+    drop(agents);
+    assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, "--fence acl");
+    world.end_with_leftovers().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses_us_has_not_said_that_nothing_is_left() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [ours, theirs] = folders.each_ref().map(|folder| Authority::new(folder.path()).unwrap());
+    // The agent trusts another authority than the one that signed the controller's certificate, and the other way round.
+    let agent = Agent::start(&theirs.issue(NODE_AGENT).unwrap());
+    let world = World::with(|settings| {
+        settings.fence = "none";
+        settings.agents = vec![("w1".into(), agent.address)];
+        settings.identity = Some(ours.issue(CONTROLLER).unwrap());
+    })
+    .await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, "does not say otherwise");
+    world.end_with_leftovers().await;
+}

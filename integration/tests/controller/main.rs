@@ -1,0 +1,10 @@
+//! The controller as its sidecars meet it: the real program on its socket, the system's ssh, a simulated array.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+mod agent;
+mod array;
+mod attachments;
+mod outages;
+mod volumes;
+mod world;

@@ -1,0 +1,218 @@
+//! A simulated array, a controller before it, and what is asked of the two.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rds_csi_api::csi;
+use rds_csi_api::csi::volume_capability::access_mode::Mode;
+use rds_csi_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use rds_csi_integration::driver::{Controller, Settings};
+use rds_csi_integration::simulator::{Options, Simulator, keys};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+/// An array's address, and the files that open it.
+pub(crate) struct Site {
+    pub(crate) folder: TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) key: PathBuf,
+    pub(crate) known_hosts: PathBuf,
+}
+
+impl Site {
+    /// The files without an array. Its address is a free one.
+    pub(crate) fn vacant() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        keys::load_or_create(&key).unwrap();
+        let known_hosts = folder.path().join("known_hosts");
+        std::fs::write(&known_hosts, "").unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self { folder, address, key, known_hosts }
+    }
+
+    /// Puts an array there, and notes its host key.
+    pub(crate) async fn occupy(&self, change: impl FnOnce(&mut Options)) -> Simulator {
+        let public = keys::load_or_create(&self.key).unwrap().public_key().to_openssh().unwrap();
+        let mut options = Options::in_memory(&public).unwrap();
+        options.listen = self.address;
+        // The same host key at every start, as on the device.
+        options.host_key = keys::load_or_create(&self.folder.path().join("host_key")).unwrap();
+        change(&mut options);
+        let simulator = Simulator::start(options).await.unwrap();
+        std::fs::write(&self.known_hosts, simulator.known_hosts()).unwrap();
+        simulator
+    }
+}
+
+/// A simulator and where it is.
+pub(crate) async fn simulator(change: impl FnOnce(&mut Options)) -> (Simulator, Site) {
+    let site = Site::vacant();
+    (site.occupy(change).await, site)
+}
+
+/// Nothing that belongs to a volume is on the array.
+pub(crate) fn assert_bare(simulator: &Simulator) {
+    let state = simulator.state().unwrap();
+    assert!(
+        state.disks.is_empty()
+            && state.subvolumes.is_empty()
+            && state.files.is_empty()
+            && state.exports.is_empty(),
+        "{state:#?}"
+    );
+}
+
+/// A controller and its array.
+pub(crate) struct World {
+    pub(crate) simulator: Simulator,
+    pub(crate) controller: Controller,
+    pub(crate) site: Site,
+}
+
+impl World {
+    /// With a fence by the list of admitted hosts, and without node agents.
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let (simulator, site) = simulator(|_| {}).await;
+        let controller = controller(&site, change).await;
+        Self { simulator, controller, site }
+    }
+
+    /// The command lines that the array has received since it was asked last.
+    pub(crate) fn commands(&self) -> usize {
+        self.simulator.commands().lines.len()
+    }
+
+    /// Ends everything, with volumes left on the array by the test's own doing.
+    pub(crate) async fn end_with_leftovers(self) {
+        self.controller.stop().await.unwrap();
+        assert_no_ssh(&self.site);
+        self.simulator.stop().await.unwrap();
+    }
+
+    /// Ends everything, and finds nothing left.
+    pub(crate) async fn end(self) {
+        assert_bare(&self.simulator);
+        self.end_with_leftovers().await;
+    }
+}
+
+/// Starts the program, against whatever is at the site.
+pub(crate) async fn controller(site: &Site, change: impl FnOnce(&mut Settings)) -> Controller {
+    let mut settings = Settings {
+        array: site.address,
+        key: site.key.clone(),
+        known_hosts: site.known_hosts.clone(),
+        portal: "10.77.0.1".into(),
+        fence: "acl",
+        agents: vec![],
+        identity: None,
+        otlp_endpoint: None,
+    };
+    change(&mut settings);
+    Controller::start(&site.folder.path().join("controller"), &settings).await.unwrap()
+}
+
+/// Runs a line on the array as a person does who is logged in there.
+pub(crate) async fn shell(site: &Site, line: &str) {
+    let known_hosts = format!("UserKnownHostsFile={}", site.known_hosts.display());
+    let output = tokio::process::Command::new("ssh")
+        .args(["-F", "none", "-o", "BatchMode=yes", "-o", &known_hosts, "-i", site.key.to_str().unwrap()])
+        .args(["-p", &site.address.port().to_string(), "admin@127.0.0.1", line])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.stdout.is_empty() && output.status.success(), "{line}: {output:?}");
+}
+
+/// No ssh is left that used the site's key.
+fn assert_no_ssh(site: &Site) {
+    let key = site.key.to_str().unwrap();
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|process| {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        Path::new("/proc/self").canonicalize().unwrap() != process.path()
+            && String::from_utf8_lossy(&line).contains(key)
+    });
+    assert_eq!(left.count(), 0);
+}
+
+pub(crate) fn filesystem() -> csi::VolumeCapability {
+    capability(AccessType::Mount(MountVolume::default()), Mode::SingleNodeWriter)
+}
+
+pub(crate) fn shared_filesystem() -> csi::VolumeCapability {
+    capability(AccessType::Mount(MountVolume::default()), Mode::MultiNodeMultiWriter)
+}
+
+pub(crate) fn shared_block() -> csi::VolumeCapability {
+    capability(AccessType::Block(BlockVolume {}), Mode::MultiNodeMultiWriter)
+}
+
+fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
+    csi::VolumeCapability { access_type: Some(access), access_mode: Some(AccessMode { mode: mode.into() }) }
+}
+
+/// A claim for a filesystem of that size.
+pub(crate) fn wanted(name: &str, size: i64) -> csi::CreateVolumeRequest {
+    csi::CreateVolumeRequest {
+        name: name.into(),
+        capacity_range: Some(csi::CapacityRange { required_bytes: size, limit_bytes: 0 }),
+        volume_capabilities: vec![filesystem()],
+        ..csi::CreateVolumeRequest::default()
+    }
+}
+
+/// What the sidecars call.
+impl World {
+    pub(crate) async fn create(&self, request: csi::CreateVolumeRequest) -> Result<csi::Volume, Status> {
+        create(&self.controller, request).await
+    }
+
+    pub(crate) async fn delete(&self, id: &str) -> Result<(), Status> {
+        let request = csi::DeleteVolumeRequest { volume_id: id.into(), ..Default::default() };
+        self.controller.csi().delete_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        volume: &csi::Volume,
+        node: &str,
+        capability: csi::VolumeCapability,
+    ) -> Result<csi::ControllerPublishVolumeResponse, Status> {
+        let request = csi::ControllerPublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            node_id: node.into(),
+            volume_capability: Some(capability),
+            volume_context: volume.volume_context.clone(),
+            ..Default::default()
+        };
+        Ok(self.controller.csi().controller_publish_volume(request).await?.into_inner())
+    }
+
+    pub(crate) async fn unpublish(&self, volume: &csi::Volume, node: &str) -> Result<(), Status> {
+        let request = csi::ControllerUnpublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            node_id: node.into(),
+            ..Default::default()
+        };
+        self.controller.csi().controller_unpublish_volume(request).await.map(drop)
+    }
+}
+
+pub(crate) async fn create(
+    controller: &Controller,
+    request: csi::CreateVolumeRequest,
+) -> Result<csi::Volume, Status> {
+    Ok(controller.csi().create_volume(request).await?.into_inner().volume.unwrap())
+}
+
+/// The code of a refusal whose message says this.
+#[track_caller]
+pub(crate) fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, says: &str) {
+    let status = outcome.unwrap_err();
+    assert!(status.code() == code && status.message().contains(says), "{status:?} should say {says:?}");
+}
