@@ -1,8 +1,8 @@
 //! NodePublishVolume: from a staged volume to a path that kubelet gives to a pod.
 //!
 //! A filesystem is bound from the staging path. A block device gets a node of its own at the target path, made by mknod.
-//! 1. The volume is staged, as what is asked for, under the name the controller says. 2. The target is written down. 3. The
-//! directory or node is made; what is stale there is replaced. 4. A read-only bind is made read-only.
+//! (1) The volume is staged, as what is asked for, under the name the controller says. (2) The target is written down. (3) The
+//! directory or node is made; what is stale there is replaced. (4) A read-only bind is made read-only.
 
 use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
 

@@ -1,8 +1,8 @@
 //! NodeStageVolume: from an attached volume to a device that is connected, and a filesystem that is mounted.
 //!
-//! 1. The record is written. 2. The subsystem is connected and its device waited for. 3. The device is checked: it is the one,
-//! and large enough. A block volume is staged then. 4. The device is probed, and formatted only if proven blank. 5. It is
-//! mounted, and repaired only if it does not mount. 6. The filesystem grows if it is smaller than the device.
+//! (1) The record is written. (2) The subsystem is connected and its device waited for. (3) The device is checked: it is the one,
+//! and large enough. A block volume is staged then. (4) The device is probed, and formatted only if proven blank. (5) It is
+//! mounted, and repaired only if it does not mount. (6) The filesystem grows if it is smaller than the device.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -310,7 +310,7 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
             Staged::Mounted(if mount.is_read_only() {
                 Fit::Fills
             } else {
-                fit(host.probe(&device)?, device.size)
+                fit(&host.probe(&device)?, device.size)
             })
         }
         (_, Some(mount)) => Staged::Other(mount.source.clone()),
@@ -319,9 +319,11 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
 }
 
 /// A filesystem is made of whole blocks, 64 KiB at most: less than one is no room.
-fn fit(content: Content, device: Bytes) -> Fit {
+fn fit(content: &Content, device: Bytes) -> Fit {
     match content {
-        Content::Has(Signature::Filesystem { size, .. }) if size.get() + (64 << 10) <= device.get() => {
+        Content::Has(Signature::Filesystem { size, .. })
+            if size.get().saturating_add(64 << 10) <= device.get() =>
+        {
             Fit::Smaller
         }
         Content::Has(_) | Content::Blank(_) | Content::Unreadable(_) => Fit::Fills,

@@ -1,8 +1,8 @@
 //! NodeUnpublishVolume: from a published path to nothing there.
 //!
-//! 1. Every layer at the target path is unmounted, and the mount table is read again after each. 2. What is left is removed if it
+//! (1) Every layer at the target path is unmounted, and the mount table is read again after each. (2) What is left is removed if it
 //! is an empty directory, a device node or an empty file. Nothing is ever deleted recursively: once that emptied volumes
-//! through a mount that was still stacked there. 3. The target is forgotten. A target that is not there is unpublished already.
+//! through a mount that was still stacked there. (3) The target is forgotten. A target that is not there is unpublished already.
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 

@@ -1,8 +1,8 @@
 //! NodeUnstageVolume: from a staged volume to nothing of it left in the kernel.
 //!
-//! 1. Whatever uses the volume apart from the staging mount itself refuses the call, by name. 2. Every layer at the staging path
-//! is unmounted. 3. Now nothing at all may use the device, in any mount namespace. 4. The subsystem is disconnected, and
-//! gone from sysfs. 5. The record is removed. A volume that nobody knows is unstaged already.
+//! (1) Whatever uses the volume apart from the staging mount itself refuses the call, by name. (2) Every layer at the staging path
+//! is unmounted. (3) Now nothing at all may use the device, in any mount namespace. (4) The subsystem is disconnected, and
+//! gone from sysfs. (5) The record is removed. A volume that nobody knows is unstaged already.
 
 use std::time::Duration;
 

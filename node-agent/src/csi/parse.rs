@@ -57,9 +57,10 @@ pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeReque
     let PublishContext { portal, nqn, size, trace } = PublishContext::parse(&request.publish_context)?;
     let nqn = ManagedNqn::new(&volumes.prefix, nqn)?;
     // A PV made by hand may have none.
-    let reconnect = match request.volume_context.is_empty() {
-        true => ReconnectPolicy::STANDARD,
-        false => VolumeContext::parse(&request.volume_context)?.reconnect,
+    let reconnect = if request.volume_context.is_empty() {
+        ReconnectPolicy::STANDARD
+    } else {
+        VolumeContext::parse(&request.volume_context)?.reconnect
     };
     let target = Target { nqn, portal, reconnect };
     Ok((stage::Wanted { volume, target, size, usage, staging }, trace))

@@ -416,13 +416,11 @@ impl Host for FakeHost {
 
     fn remove_node(&self, at: &KubeletPath) -> Result<(), Error> {
         let mut world = self.act(Act::Remove, at.as_path())?;
-        match world.nodes.get(at.as_path()) {
-            Some(Found::Directory | Found::Other) => Err(Error::system("remove", at.as_path())(Errno::EXIST)),
-            _ => {
-                world.nodes.remove(at.as_path());
-                Ok(())
-            }
+        if let Some(Found::Directory | Found::Other) = world.nodes.get(at.as_path()) {
+            return Err(Error::system("remove", at.as_path())(Errno::EXIST));
         }
+        world.nodes.remove(at.as_path());
+        Ok(())
     }
 
     fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error> {

@@ -8,7 +8,7 @@ use super::{Blank, Device, Error, KubeletPath, exec};
 
 /// Generous: none of them may be cut short on a large device without need, and each stage has its own deadline.
 const FORMAT_TIME: Duration = Duration::from_mins(10);
-const REPAIR_TIME: Duration = Duration::from_mins(60);
+const REPAIR_TIME: Duration = Duration::from_hours(1);
 const GROW_TIME: Duration = Duration::from_mins(10);
 
 /// Makes a filesystem. No force flag is given: mkfs.xfs then looks for signatures once more itself.
@@ -19,8 +19,8 @@ pub(super) fn format(blank: Blank, fs: FsType) -> Result<(), Error> {
         FsType::Ext4 => ("mkfs.ext4", &["-q", "-m", "0", "-E", "nodiscard"]),
         FsType::Xfs => ("mkfs.xfs", &["-q", "-K"]),
     };
-    let device = blank.device();
-    run(program, options, device, &device.path().to_string_lossy(), FORMAT_TIME, |code| code == 0)
+    let device = blank.into_device();
+    run(program, options, &device, &device.path().to_string_lossy(), FORMAT_TIME, |code| code == 0)
 }
 
 /// Repairs what can be repaired without a person's decision.

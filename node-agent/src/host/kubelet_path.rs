@@ -2,7 +2,7 @@
 //!
 //! A pod may plant symbolic links in what it can write to, and we act as root; so a path is never followed through one.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -77,11 +77,12 @@ impl KubeletDir {
                 plain && relative.components().all(|part| matches!(part, Component::Normal(_)))
             })
             .ok_or_else(elsewhere)?;
-        let name = relative.file_name().ok_or_else(elsewhere)?;
+        if relative.file_name().is_none() {
+            return Err(elsewhere());
+        }
         Ok(KubeletPath {
             real: self.0.real.join(relative),
-            parent: relative.parent().map(Into::into).unwrap_or_default(),
-            name: name.into(),
+            relative: relative.into(),
             directory: self.clone(),
         })
     }
@@ -91,9 +92,9 @@ impl KubeletDir {
 #[derive(Clone, PartialEq, Eq)]
 pub struct KubeletPath {
     directory: KubeletDir,
+    /// Below the directory; it has a last part.
+    relative: PathBuf,
     real: PathBuf,
-    parent: PathBuf,
-    name: OsString,
 }
 
 impl KubeletPath {
@@ -104,17 +105,17 @@ impl KubeletPath {
 
     /// The last part.
     pub(super) fn name(&self) -> &OsStr {
-        &self.name
+        self.relative.file_name().unwrap_or_default()
     }
 
     /// The directory that the last part is in, opened without a way out of the kubelet directory. None if it is not there.
     pub(super) fn open_parent(&self) -> Result<Option<OwnedFd>, Error> {
-        self.open_beneath(&self.parent)
+        self.open_beneath(self.relative.parent().unwrap_or(Path::new("")))
     }
 
     /// The directory at the path itself. None if it is not there.
     pub(super) fn open_directory(&self) -> Result<Option<OwnedFd>, Error> {
-        self.open_beneath(&self.parent.join(&self.name))
+        self.open_beneath(&self.relative)
     }
 
     fn open_beneath(&self, relative: &Path) -> Result<Option<OwnedFd>, Error> {

@@ -115,15 +115,12 @@ fn unescape(field: &[u8]) -> OsString {
             })
         };
         let escaped = tail.get(..3).and_then(octal).and_then(|value| u8::try_from(value).ok());
-        match (first, escaped) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
+        if let (b'\\', Some(byte)) = (first, escaped) {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(first);
+            rest = tail;
         }
     }
     OsString::from_vec(bytes)

@@ -21,7 +21,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// What is read at once, and how its buffer is aligned: direct I/O needs a multiple of the device's block.
-const CHUNK: u64 = MIB;
+const CHUNK: usize = 1 << 20;
 const ALIGNMENT: usize = 4096;
 
 /// At both ends of the device are nearly all signatures: partition tables, LUKS (up to 4 MiB), LVM, md, ZFS, and superblocks.
@@ -57,6 +57,11 @@ impl Blank {
     /// The device that it is about.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Gives the proof up for the device.
+    pub(super) fn into_device(self) -> Device {
+        self.device
     }
 
     /// A proof about a device that does not exist.
@@ -138,7 +143,7 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
     for (begin, end) in regions(real) {
         let mut at = begin;
         while at < end {
-            let bytes = buffer.read(file, at, CHUNK.min(end - at))?;
+            let bytes = buffer.read(file, at, (end - at).min(CHUNK as u64))?;
             if let Some(place) = bytes.iter().position(|byte| *byte != 0) {
                 return Ok(Look::Data(at + place as u64));
             }
@@ -152,8 +157,7 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
 fn regions(size: u64) -> Vec<(u64, u64)> {
     let down = |at: u64| at - at % ALIGNMENT as u64;
     let mut regions = vec![(0, ENDS.min(size))];
-    let groups = (1..ALLOCATION_GROUPS)
-        .map(|group| (u128::from(size) * u128::from(group) / u128::from(ALLOCATION_GROUPS)) as u64);
+    let groups = (1..ALLOCATION_GROUPS).map(|group| size / ALLOCATION_GROUPS * group);
     for copy in COPIES.into_iter().chain(groups) {
         // On both sides: group sizes are rounded.
         let begin = down(copy.saturating_sub(COPY_LENGTH));
@@ -173,7 +177,7 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        let bytes = vec![0; CHUNK as usize + ALIGNMENT];
+        let bytes = vec![0; CHUNK + ALIGNMENT];
         let begin = bytes.as_ptr().align_offset(ALIGNMENT);
         Self { bytes, begin }
     }

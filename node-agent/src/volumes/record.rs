@@ -268,7 +268,7 @@ mod tests {
         let old = record("pvc-a", Form::Block);
         records.write(&old).unwrap();
         fs::write(folder.path().join("state/pvc-a.json.new"), "{\"version\":").unwrap();
-        assert_eq!(records.list().unwrap(), [old.clone()]);
+        assert_eq!(records.list().unwrap(), std::slice::from_ref(&old));
         let new = Record { published: BTreeSet::new(), ..old };
         records.write(&new).unwrap();
         assert_eq!(records.read(&new.volume).unwrap(), Some(new));
