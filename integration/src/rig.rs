@@ -5,6 +5,7 @@
 
 mod array;
 mod cpio;
+mod diagnosis;
 mod group;
 mod guest;
 mod image;
@@ -174,13 +175,10 @@ impl Rig {
         &self.authority
     }
 
-    /// What a person needs to see after a failure: consoles, programs' logs, the array's state.
+    /// What a person needs to see after a failure: what there is on the guests, what their kernels and the programs
+    /// said, and the array's state.
     pub async fn diagnosis(&self) -> String {
-        let mut told = self.array.diagnosis().await;
-        for worker in &self.workers {
-            told.push_str(&worker.diagnosis().await);
-        }
-        told
+        diagnosis::tell(self).await
     }
 
     /// Ends everything, and fails if a test left something behind, or if something cannot be ended.

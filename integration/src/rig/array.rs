@@ -178,19 +178,8 @@ impl Array {
         }
     }
 
-    pub(super) async fn diagnosis(&self) -> String {
-        let state = match self.kind {
-            ArrayKind::RouterOs => {
-                self.state().await.map_or_else(|error| format!("{error:#}"), |s| format!("{s:#}"))
-            }
-            ArrayKind::Bare => String::new(),
-        };
-        let kernel = self.guest.run("ls -R /sys/kernel/config/nvmet/subsystems; dmesg | tail -n 30").await;
-        format!(
-            "--- array: console\n{}\n--- array: exports and kernel messages\n{}\n--- array: state\n{state}\n--- array: simulator\n{}\n",
-            self.guest.console_tail(30),
-            kernel.map_or_else(|error| format!("{error:#}"), |output| output.to_string()),
-            self.guest.log(SIMULATOR).await.unwrap_or_else(|_| "(none)".to_owned()),
-        )
+    /// What its simulator has logged since the guest's boot.
+    pub async fn log(&self) -> Result<String> {
+        self.guest.log(SIMULATOR).await
     }
 }

@@ -3,13 +3,16 @@
 //! the end, which fails the run if something is left.
 
 use std::{
+    any::Any,
     env,
+    panic::AssertUnwindSafe,
     process::ExitCode,
     sync::{Arc, OnceLock},
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use futures_util::FutureExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
@@ -85,7 +88,8 @@ impl Shared {
     async fn run(&self, test: impl AsyncFn(&Rig) -> Result<()>) -> Result<(), Failed> {
         let boot = || async { Rig::boot(self.plan).await.map_err(|error| format!("{error:#}")) };
         let rig = self.rig.get_or_init(boot).await.as_ref().map_err(|error| Failed::from(error.as_str()))?;
-        if let Err(error) = test(rig).await {
+        let tested = AssertUnwindSafe(test(rig)).catch_unwind().await;
+        if let Err(error) = tested.unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref())))) {
             let _ = self.failed.set(());
             let diagnosis = rig.diagnosis().await;
             let place = place(&error.backtrace().to_string());
@@ -93,6 +97,12 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// What a failed assertion said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
 }
 
 /// Where in a test an error arose, if `RUST_BACKTRACE` is set. The other fifty frames are the runtime's.

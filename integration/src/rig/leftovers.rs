@@ -1,9 +1,16 @@
 //! What a test must not leave behind, and how it is found: by looking at the guests, not by remembering what was done.
 
+use std::{future::Future, time::Duration};
+
 use anyhow::Result;
 use futures_util::future::join_all;
 
+use tokio::time;
+
 use super::{Array, Rig, Worker};
+
+/// How long a guest may take to tell; one that is paused never does.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What `integration/guest/init` mounts; everything else is somebody's leftover.
 const OWN_MOUNTS: &[&str] = &[
@@ -21,15 +28,19 @@ const OWN_MOUNTS: &[&str] = &[
 
 /// One sentence per leftover. A guest that cannot be asked is one, too.
 pub(super) async fn find(rig: &Rig) -> Vec<String> {
-    let workers =
-        join_all(rig.workers().iter().map(async |worker| told(worker.name(), on_worker(worker).await)));
-    let array = async { told("array", on_array(rig.array()).await) };
+    let workers = rig.workers().iter().map(|worker| patiently(worker.name(), on_worker(worker)));
+    let workers = join_all(workers);
+    let array = patiently("array", on_array(rig.array()));
     let (workers, array) = tokio::join!(workers, array);
     workers.into_iter().flatten().chain(array).collect()
 }
 
-fn told(name: &str, found: Result<Vec<String>>) -> Vec<String> {
-    found.unwrap_or_else(|error| vec![format!("{name}: cannot look: {error:#}")])
+async fn patiently(name: &str, look: impl Future<Output = Result<Vec<String>>>) -> Vec<String> {
+    match time::timeout(PATIENCE, look).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => vec![format!("{name}: cannot look: {error:#}")],
+        Err(_) => vec![format!("{name}: cannot look: it does not answer")],
+    }
 }
 
 async fn on_worker(worker: &Worker) -> Result<Vec<String>> {

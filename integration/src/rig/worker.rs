@@ -208,17 +208,6 @@ impl Worker {
     pub async fn processes(&self) -> Result<Vec<Process>> {
         self.guest.processes().await
     }
-
-    pub(super) async fn diagnosis(&self) -> String {
-        let log = self.agent_log().await.unwrap_or_else(|_| "(none)".to_owned());
-        let mounts = self.guest.run("cat /proc/1/mountinfo; dmesg | tail -n 30").await;
-        format!(
-            "--- {name}: console\n{}\n--- {name}: mounts and kernel messages\n{}\n--- {name}: agent\n{log}\n",
-            self.guest.console_tail(30),
-            mounts.map_or_else(|error| format!("{error:#}"), |output| output.to_string()),
-            name = self.name(),
-        )
-    }
 }
 
 /// A line of mountinfo, as proc(5) describes it.
