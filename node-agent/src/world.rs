@@ -1,5 +1,7 @@
 //! What the verbs' tests begin with: a machine in memory, an array that exports one volume, and kubelet's wishes for it.
 
+use std::path::Path;
+
 use rds_csi_api::{Bytes, FsType, ManagedPrefix, Nqn, Portal, ReconnectPolicy, VolumeId};
 
 use crate::host::fake::{FakeHost, Holds};
@@ -15,7 +17,7 @@ pub(crate) struct World {
     pub(crate) volumes: Volumes<FakeHost>,
     pub(crate) volume: VolumeId,
     pub(crate) nqn: Nqn,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 /// A world whose array exports `pvc-a`, 1 GiB.
@@ -25,13 +27,17 @@ pub(crate) fn world(holds: Holds) -> World {
     let volume: VolumeId = "pvc-a".parse().unwrap();
     let nqn = Nqn::of_volume(&volume);
     host.export(&nqn, GIB, holds);
-    let volumes = Volumes {
+    let volumes = volumes(&host, state.path());
+    World { host, volumes, volume, nqn, state }
+}
+
+fn volumes(host: &FakeHost, state: &Path) -> Volumes<FakeHost> {
+    Volumes {
         host: host.clone(),
-        records: Records::open(state.path()).unwrap(),
+        records: Records::open(state).unwrap(),
         kubelet: KubeletDir::imagined("/var/lib/kubelet"),
         prefix: prefix(),
-    };
-    World { host, volumes, volume, nqn, _state: state }
+    }
 }
 
 fn prefix() -> ManagedPrefix {
@@ -39,6 +45,11 @@ fn prefix() -> ManagedPrefix {
 }
 
 impl World {
+    /// The same node once more, as an agent that was started again finds it.
+    pub(crate) fn volumes_again(&self) -> Volumes<FakeHost> {
+        volumes(&self.host, self.state.path())
+    }
+
     pub(crate) fn path(&self, end: &str) -> KubeletPath {
         self.volumes.kubelet.beneath(&format!("/var/lib/kubelet/{end}")).unwrap()
     }

@@ -163,3 +163,6 @@ impl<H: Host> node_server::Node for Node<H> {
 fn not_served<T>(method: &str) -> Answer<T> {
     Err(Status::unimplemented(format!("{method} is not served; NodeGetCapabilities lists what is")))
 }
+
+#[cfg(test)]
+mod tests;

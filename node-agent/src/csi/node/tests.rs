@@ -1,0 +1,256 @@
+use std::collections::HashMap;
+
+use prometheus_client::registry::Registry;
+use rds_csi_api::csi::node_server::Node as _;
+use rds_csi_api::csi::volume_capability::access_mode::Mode;
+use rds_csi_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use rds_csi_api::{Bytes, FsType};
+use rustix::io::Errno;
+use tonic::Code;
+
+use super::*;
+use crate::host::fake::{Act, FakeHost, Holds};
+use crate::world::{GIB, World, world};
+
+const STAGING: &str = "/var/lib/kubelet/plugins/staging";
+const TARGET: &str = "/var/lib/kubelet/pods/p/target";
+
+fn node(world: &World) -> Node<FakeHost> {
+    let calls = Calls::new(&mut Registry::default());
+    Node::new(Arc::new(world.volumes_again()), "w1".parse().unwrap(), calls)
+}
+
+fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
+    csi::VolumeCapability { access_type: Some(access), access_mode: Some(AccessMode { mode: mode.into() }) }
+}
+
+fn filesystem(fs_type: &str, flags: &[&str], mode: Mode) -> csi::VolumeCapability {
+    let mount_flags = flags.iter().map(|flag| (*flag).into()).collect();
+    capability(
+        AccessType::Mount(MountVolume { fs_type: fs_type.into(), mount_flags, ..Default::default() }),
+        mode,
+    )
+}
+
+fn block() -> csi::VolumeCapability {
+    capability(AccessType::Block(BlockVolume {}), Mode::MultiNodeMultiWriter)
+}
+
+fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn context(nqn: &str) -> HashMap<String, String> {
+    map(&[("nvmeAddress", "10.77.0.1"), ("nvmePort", "4420"), ("nqn", nqn), ("sizeBytes", "1073741824")])
+}
+
+fn stage_request(world: &World, capability: csi::VolumeCapability) -> csi::NodeStageVolumeRequest {
+    csi::NodeStageVolumeRequest {
+        volume_id: "pvc-a".into(),
+        publish_context: context(world.nqn.as_str()),
+        staging_target_path: STAGING.into(),
+        volume_capability: Some(capability),
+        ..Default::default()
+    }
+}
+
+fn publish_request(world: &World, capability: csi::VolumeCapability) -> csi::NodePublishVolumeRequest {
+    csi::NodePublishVolumeRequest {
+        volume_id: "pvc-a".into(),
+        publish_context: context(world.nqn.as_str()),
+        staging_target_path: STAGING.into(),
+        target_path: TARGET.into(),
+        volume_capability: Some(capability),
+        ..Default::default()
+    }
+}
+
+fn unpublish_request() -> csi::NodeUnpublishVolumeRequest {
+    csi::NodeUnpublishVolumeRequest { volume_id: "pvc-a".into(), target_path: TARGET.into() }
+}
+
+fn unstage_request() -> csi::NodeUnstageVolumeRequest {
+    csi::NodeUnstageVolumeRequest { volume_id: "pvc-a".into(), staging_target_path: STAGING.into() }
+}
+
+#[tokio::test]
+async fn a_volume_lives_and_leaves_nothing() {
+    for capability in [filesystem("xfs", &["noatime"], Mode::SingleNodeWriter), block()] {
+        let world = world(Holds::Nothing);
+        let node = node(&world);
+        for _ in 0..2 {
+            node.node_stage_volume(Request::new(stage_request(&world, capability.clone()))).await.unwrap();
+        }
+        for _ in 0..2 {
+            node.node_publish_volume(Request::new(publish_request(&world, capability.clone())))
+                .await
+                .unwrap();
+        }
+        for _ in 0..2 {
+            node.node_unpublish_volume(Request::new(unpublish_request())).await.unwrap();
+        }
+        for _ in 0..2 {
+            node.node_unstage_volume(Request::new(unstage_request())).await.unwrap();
+        }
+        assert!(world.is_clean());
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_served_says_which_field_and_touches_nothing() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let good = stage_request(&world, filesystem("ext4", &[], Mode::SingleNodeWriter));
+    let with = |key: &str, value: &str| {
+        let mut context = good.publish_context.clone();
+        context.insert(key.into(), value.into());
+        csi::NodeStageVolumeRequest { publish_context: context, ..good.clone() }
+    };
+    let system = "nqn.2000-02.com.mikrotik:nixos-var";
+    for (request, names) in [
+        (csi::NodeStageVolumeRequest { volume_id: String::new(), ..good.clone() }, "volume id \"\""),
+        (csi::NodeStageVolumeRequest { volume_id: "../x".into(), ..good.clone() }, "volume id \"../x\""),
+        (
+            csi::NodeStageVolumeRequest { staging_target_path: String::new(), ..good.clone() },
+            "staging_target_path",
+        ),
+        (
+            csi::NodeStageVolumeRequest { staging_target_path: "/etc".into(), ..good.clone() },
+            "\"/etc\" is not beneath",
+        ),
+        (
+            csi::NodeStageVolumeRequest { volume_capability: None, ..good.clone() },
+            "volume_capability is missing",
+        ),
+        (
+            csi::NodeStageVolumeRequest { publish_context: HashMap::new(), ..good.clone() },
+            "publish context has no",
+        ),
+        (with("sizeBytes", "1G"), "sizeBytes \"1G\""),
+        (with("nvmeAddress", "array"), "nvmeAddress \"array\""),
+        (with("nqn", system), system),
+        (
+            csi::NodeStageVolumeRequest { volume_context: map(&[("ctrlLossTmo", "x")]), ..good.clone() },
+            "nvmeAddress",
+        ),
+        (stage_request(&world, filesystem("zfs", &[], Mode::SingleNodeWriter)), "ext4, ext3 or xfs"),
+        (stage_request(&world, filesystem("", &["bind"], Mode::SingleNodeWriter)), "mount flag \"bind\""),
+        (stage_request(&world, filesystem("", &[], Mode::MultiNodeMultiWriter)), "volumeMode: Block"),
+    ] {
+        let status = node.node_stage_volume(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(names), "{names}: {status}");
+    }
+    assert!(world.is_clean());
+}
+
+#[tokio::test]
+async fn every_path_outside_the_kubelet_directory_is_refused_by_its_field() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let outside = "/etc/target".to_owned();
+    let publish =
+        csi::NodePublishVolumeRequest { target_path: outside.clone(), ..publish_request(&world, block()) };
+    let unpublish = csi::NodeUnpublishVolumeRequest { target_path: outside.clone(), ..unpublish_request() };
+    let unstage = csi::NodeUnstageVolumeRequest { staging_target_path: outside, ..unstage_request() };
+    for (status, field) in [
+        (node.node_publish_volume(Request::new(publish)).await.unwrap_err(), "target_path"),
+        (node.node_unpublish_volume(Request::new(unpublish)).await.unwrap_err(), "target_path"),
+        (node.node_unstage_volume(Request::new(unstage)).await.unwrap_err(), "staging_target_path"),
+    ] {
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(field) && status.message().contains("/etc/target"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_attachment_says_wins_over_the_volume() {
+    let world = world(Holds::Nothing);
+    let mut request = stage_request(&world, block());
+    request.volume_context = map(&[
+        ("nvmeAddress", "10.0.0.99"),
+        ("nqn", "nqn.2000-02.com.mikrotik:pvc-before-the-fence"),
+        ("reconnectDelay", "7"),
+    ]);
+    let (wanted, _) = parse::stage(&world.volumes, &request).unwrap();
+    assert_eq!(wanted.target.nqn, world.managed());
+    assert_eq!(wanted.target.portal.to_string(), "10.77.0.1:4420");
+    assert_eq!((wanted.target.reconnect.reconnect_delay.as_secs(), wanted.size), (7, GIB));
+}
+
+#[tokio::test]
+async fn the_trace_of_the_attachment_goes_on() {
+    let world = world(Holds::Nothing);
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut stage = stage_request(&world, block());
+    stage.publish_context.insert("traceparent".into(), parent.into());
+    let (_, trace) = parse::stage(&world.volumes, &stage).unwrap();
+    assert_eq!(trace.unwrap().as_str(), parent);
+}
+
+#[tokio::test]
+async fn a_mode_that_only_reads_is_staged_and_published_so() {
+    let world = world(Holds::Filesystem(FsType::Ext4, GIB));
+    let node = node(&world);
+    let reading = filesystem("ext4", &[], Mode::MultiNodeReaderOnly);
+    node.node_stage_volume(Request::new(stage_request(&world, reading.clone()))).await.unwrap();
+    node.node_publish_volume(Request::new(publish_request(&world, reading))).await.unwrap();
+    let mounts = crate::host::Host::mounts(&world.host).unwrap();
+    assert!(mounts.iter().all(crate::host::Mount::is_read_only));
+}
+
+#[tokio::test]
+async fn failures_become_the_codes_that_kubelet_acts_on() {
+    let foreign = world(Holds::Foreign("crypto_LUKS"));
+    let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
+    let status = node(&foreign)
+        .node_stage_volume(Request::new(stage_request(&foreign, ext4.clone())))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("crypto_LUKS"), "{status}");
+
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let mut gone = stage_request(&world, ext4.clone());
+    gone.publish_context = context("nqn.2000-02.com.mikrotik:pvc-gone");
+    assert_eq!(node.node_stage_volume(Request::new(gone)).await.unwrap_err().code(), Code::Unavailable);
+
+    node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
+    world.host.open_file(&world.nqn, 4711, "postgres", "/data");
+    let status = node.node_unstage_volume(Request::new(unstage_request())).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("process 4711 (postgres) has /data open"), "{status}");
+
+    world.host.fail_once(Act::MakeDirectory, Errno::ROFS);
+    let status = node.node_publish_volume(Request::new(publish_request(&world, ext4))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains(TARGET), "{status}");
+}
+
+#[tokio::test]
+async fn lesson_5_the_size_of_the_attachment_is_exact() {
+    let world = world(Holds::Nothing);
+    let mut request = stage_request(&world, block());
+    request.publish_context.insert("sizeBytes".into(), Bytes::new(GIB.get() + 1).get().to_string());
+    let status = node(&world).node_stage_volume(Request::new(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("1073741825 bytes"), "{status}");
+}
+
+#[tokio::test]
+async fn only_what_is_served_is_advertised() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let info = node.node_get_info(Request::new(csi::NodeGetInfoRequest {})).await.unwrap().into_inner();
+    assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("w1", MOST_VOLUMES));
+    let answer = node.node_get_capabilities(Request::new(csi::NodeGetCapabilitiesRequest {})).await.unwrap();
+    let served: Vec<_> =
+        answer.into_inner().capabilities.into_iter().map(|capability| capability.r#type).collect();
+    let has = |wanted: rpc::Type| served.contains(&Some(Type::Rpc(RpcCapability { r#type: wanted.into() })));
+    assert!(has(rpc::Type::StageUnstageVolume));
+    assert!(!has(rpc::Type::ExpandVolume) && !has(rpc::Type::GetVolumeStats));
+    let status =
+        node.node_expand_volume(Request::new(csi::NodeExpandVolumeRequest::default())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
