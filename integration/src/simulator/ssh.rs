@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::console::Console;
-use super::device::{Device, Handicaps, Policy, Session, Space};
+use super::device::{Device, Handicaps, Policy, Space};
 use super::faults::{Effect, Faults};
 use super::journal::Journal;
 
@@ -76,7 +76,6 @@ impl Server {
             auth_rejection_time: Duration::ZERO,
             keys: vec![host_key],
             inactivity_timeout: None,
-            nodelay: true,
             ..server::Config::default()
         });
         loop {
@@ -99,6 +98,10 @@ impl Server {
         };
         if self.faults.refuse_connection() {
             return self.journal.refused();
+        }
+        // Answers are small and awaited: held back for more, each would cost its client 40 ms.
+        if let Err(error) = stream.set_nodelay(true) {
+            return tracing::debug!(%error, "a connection ended at its beginning");
         }
         let number = self.connected.fetch_add(1, Ordering::Relaxed) + 1;
         let cut = self.stop.child_token();
@@ -154,8 +157,9 @@ impl Server {
             return None;
         }
         // Scripts may wait and the storage may take its time: neither belongs on the runtime's threads.
+        let handicaps = handicaps(effects);
         let ran = tokio::task::spawn_blocking(move || {
-            let output = console.run(&line);
+            let output = console.run(&line, handicaps);
             (console, output)
         });
         let (console, output) =
@@ -169,11 +173,14 @@ impl Server {
         Some((console, output.into_bytes()))
     }
 
-    fn console(&self, effects: &[Effect]) -> Console {
-        let handicaps = Handicaps {
-            space: if effects.contains(&Effect::DiskFull) { Space::Exhausted } else { Space::AsItIs },
-            policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::Write },
-        };
-        Console::new(Session::new(Arc::clone(&self.device), handicaps, self.stop.clone()))
+    fn console(&self) -> Console {
+        Console::new(Arc::clone(&self.device), self.stop.clone())
+    }
+}
+
+fn handicaps(effects: &[Effect]) -> Handicaps {
+    Handicaps {
+        space: if effects.contains(&Effect::DiskFull) { Space::Exhausted } else { Space::AsItIs },
+        policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::Write },
     }
 }

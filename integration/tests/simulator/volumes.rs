@@ -197,6 +197,11 @@ async fn files_have_no_leading_slash_and_stay_while_a_disk_uses_them() {
     assert_eq!(slash.unwrap(), "0");
     bench.framed(remove).await.unwrap();
     assert_eq!(file_size(&bench, "metal-csi/pvc-old.img"), None);
+
+    bench.framed("/file add name=storage-pool/metal-csi/notes.txt").await.unwrap();
+    assert_eq!(file_size(&bench, "metal-csi/notes.txt"), Some(0));
+    let full = bench.framed("/file remove [find name=storage-pool/metal-csi]").await.unwrap_err();
+    assert_eq!(full, "failure: device or resource busy");
 }
 
 #[tokio::test]

@@ -36,10 +36,12 @@ fn id(path: &PoolPath) -> ItemId {
 pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Result<ItemId, Failure> {
     let missing = |name: &str| Failure::new(format!("missing value(s) of argument(s) {name}"));
     let name = arguments.text("name").ok_or_else(|| missing("name"))?;
-    arguments.text("type").ok_or_else(|| missing("type"))?;
     let invalid = || Failure::new("invalid value for argument name");
     let path = PoolPath::within(pool, name).ok_or_else(invalid)?;
-    state.backend.create_directory(&path)?;
+    match arguments.text("type") {
+        Some("directory") => state.backend.create_directory(&path)?,
+        Some(_) | None => state.backend.create_file(&path, 0)?,
+    }
     Ok(id(&path))
 }
 

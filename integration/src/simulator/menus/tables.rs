@@ -122,7 +122,7 @@ pub(super) const ALL: &[Table] = &[
         verbs: &[Add, Remove, Find, Get, Print],
         parameters: &[
             on(&[Add], "name", Kind::Text, ALWAYS),
-            on(&[Add], "type", Kind::Choice(&["directory"]), ALWAYS),
+            on(&[Add], "type", Kind::Choice(&["directory", "file"]), ALWAYS),
         ],
         properties: &[".id", "last-modified", "name", "size", "type"],
     },

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::backend::memory::Memory;
 use super::super::console::Console;
-use super::super::device::{Device, Dialect, Handicaps, Session, Unset};
+use super::super::device::{Device, Dialect, Handicaps, Unset};
 use super::super::version::Version;
 use super::Numbers;
 
@@ -18,9 +18,8 @@ fn run(line: &str) -> String {
 fn run_on(version: Version, lines: &[&str]) -> String {
     let dialect = Dialect { version, numbers: Numbers::Floats, unset: Unset::Absent };
     let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20).unwrap();
-    let session = Session::new(Arc::new(device), Handicaps::default(), CancellationToken::new());
-    let mut console = Console::new(session);
-    let printed: String = lines.iter().map(|line| console.run(line)).collect();
+    let mut console = Console::new(Arc::new(device), CancellationToken::new());
+    let printed: String = lines.iter().map(|line| console.run(line, Handicaps::default())).collect();
     printed.strip_suffix("\r\n").unwrap_or(&printed).to_owned()
 }
 

@@ -85,8 +85,7 @@ impl Handler for Connection {
         let (server, cut, handle) = (Arc::clone(&self.server), self.cut.clone(), session.handle());
         self.server.tasks.spawn(async move {
             let effects = server.faults.for_command(&text);
-            let console = server.console(&effects);
-            match server.run(console, text, &effects).await {
+            match server.run(server.console(), text, &effects).await {
                 Some((_, output)) => answer(&handle, channel, output).await,
                 None => cut.cancel(),
             }

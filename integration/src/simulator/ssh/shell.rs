@@ -32,7 +32,7 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) async fn run(self, mut keys: mpsc::Receiver<Vec<u8>>) {
-        let mut console = self.server.console(&[]);
+        let mut console = self.server.console();
         let mut editor = Editor::new(self.open.terminal);
         self.prompt(&console).await;
         'typing: while let Some(typed) = keys.recv().await {
@@ -64,8 +64,7 @@ impl Shell {
 
     async fn prompt(&self, console: &Console) {
         if self.open.terminal == Terminal::Person {
-            let prompt = Console::prompt(&self.user, &self.server.device.identity(), console.place());
-            self.send(prompt.into_bytes()).await;
+            self.send(console.prompt(&self.user).into_bytes()).await;
         }
     }
 

@@ -125,6 +125,12 @@ pub(crate) async fn connections(worker: &Worker) -> Result<Vec<String>> {
     Ok(states.lines().map(str::to_owned).collect())
 }
 
+/// Waits until a worker's only controller has lost its connection and tries to get it back.
+pub(crate) async fn shut_out(worker: &Worker) -> Result<()> {
+    let wait = "until [ \"$(cat /sys/class/nvme/*/state)\" = connecting ]; do sleep 0.1; done";
+    worker.sh(wait).await.map(drop).context("the controller does not lose its connection")
+}
+
 /// A worker's own host NQN, which ends in its host id.
 pub(crate) fn host_nqn(worker: &Worker) -> String {
     let number = &worker.name()[1..];
