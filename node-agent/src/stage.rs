@@ -64,9 +64,12 @@ impl Usage {
 pub enum Error {
     /// The device is smaller than the array says.
     #[error(
-        "{device} has {found}, and the array says {wanted}: it is not used; look at the disk's file-size on the array"
+        "{device} of volume {volume} has {found}, and the array says {wanted}: it is not used; \
+         look at the disk's file-size on the array"
     )]
     TooSmall {
+        /// Which volume.
+        volume: VolumeId,
         /// The device.
         device: Device,
         /// Its size.
@@ -76,11 +79,13 @@ pub enum Error {
     },
     /// Something else is on the device.
     #[error(
-        "{device} holds {found}, and {wanted} is asked for: it is left as it is; \
+        "{device} of volume {volume} holds {found}, and {wanted} is asked for: it is left as it is; \
          correct fsType, or empty the volume by hand if nobody needs what is on it",
         wanted = wanted.as_str()
     )]
     Foreign {
+        /// Which volume.
+        volume: VolumeId,
         /// The device.
         device: Device,
         /// What was found.
@@ -89,36 +94,48 @@ pub enum Error {
         wanted: FsType,
     },
     /// Nobody knows what is on the device.
-    #[error("nobody knows what is on the device, so it is neither mounted nor formatted: {reason}")]
+    #[error("nobody knows what is on volume {volume}, so it is neither mounted nor formatted: {reason}")]
     Unreadable {
+        /// Which volume.
+        volume: VolumeId,
         /// Why not.
         reason: String,
     },
     /// A blank device is to be read only.
     #[error(
-        "{device} is blank and the volume is to be read only, so it is not formatted: stage it for writing first"
+        "{device} of volume {volume} is blank and is to be read only, so it is not formatted: stage it for writing first"
     )]
     BlankReadOnly {
+        /// Which volume.
+        volume: VolumeId,
         /// The device.
         device: Device,
     },
     /// Something else is mounted where the volume belongs.
-    #[error("{source_device} is mounted at the staging path {staging}: unmount it, it is not this volume")]
+    #[error(
+        "{source_device} is mounted at the staging path {staging}: unmount it, it is not volume {volume}"
+    )]
     Taken {
+        /// Which volume.
+        volume: VolumeId,
         /// Where.
         staging: KubeletPath,
         /// What.
         source_device: String,
     },
     /// The volume is staged, elsewhere.
-    #[error("the volume is staged at {}: unstage it there first", at.display())]
+    #[error("volume {volume} is staged at {}: unstage it there first", at.display())]
     StagedElsewhere {
+        /// Which volume.
+        volume: VolumeId,
         /// Where.
         at: PathBuf,
     },
     /// The volume is connected under another name.
-    #[error("the volume is still connected as {old}: unstage it first")]
+    #[error("volume {volume} is still connected as {old}: unstage it first")]
     OtherConnection {
+        /// Which volume.
+        volume: VolumeId,
         /// Under which.
         old: Nqn,
     },
@@ -331,41 +348,50 @@ fn fit(content: &Content, device: Bytes) -> Fit {
 }
 
 fn next(wanted: &Wanted, observed: Observed) -> Step {
+    let volume = wanted.volume.clone();
     let (device, staged) = match observed {
         Observed::Absent => return Step::Connect,
         Observed::Pending => return Step::Await,
-        Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { old }),
-        Observed::Elsewhere(at) => return Step::Refuse(Error::StagedElsewhere { at }),
+        Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { volume, old }),
+        Observed::Elsewhere(at) => return Step::Refuse(Error::StagedElsewhere { volume, at }),
         Observed::Short(device) => {
-            return Step::Refuse(Error::TooSmall { found: device.size, wanted: wanted.size, device });
+            return Step::Refuse(Error::TooSmall { volume, found: device.size, wanted: wanted.size, device });
         }
         Observed::Ready(device, staged) => (device, staged),
     };
     match (staged, &wanted.usage) {
         (Staged::Other(source_device), _) => {
-            Step::Refuse(Error::Taken { staging: wanted.staging.clone(), source_device })
+            Step::Refuse(Error::Taken { volume, staging: wanted.staging.clone(), source_device })
         }
         (_, Usage::Block) | (Staged::Block | Staged::Mounted(Fit::Fills), _) => Step::Done,
         (Staged::Mounted(Fit::Smaller), Usage::Filesystem { fs, .. }) => Step::Grow(device, *fs),
         (Staged::Unmounted(content), Usage::Filesystem { fs, options }) => {
-            prepare(device, content, *fs, options)
+            prepare(volume, device, content, *fs, options)
         }
     }
 }
 
 /// What an unmounted device needs. Only a proof of blankness leads to a format.
-fn prepare(device: Device, content: Content, fs: FsType, options: &MountOptions) -> Step {
+fn prepare(
+    volume: VolumeId,
+    device: Device,
+    content: Content,
+    wanted: FsType,
+    options: &MountOptions,
+) -> Step {
     match content {
-        Content::Has(Signature::Filesystem { fs: found, .. }) if found == fs => {
+        Content::Has(Signature::Filesystem { fs, .. }) if fs == wanted => {
             Step::Mount(device, fs, options.clone())
         }
-        Content::Has(Signature::Filesystem { fs: found, .. }) => {
-            Step::Refuse(Error::Foreign { device, found: found.as_str().into(), wanted: fs })
+        Content::Has(Signature::Filesystem { fs, .. }) => {
+            Step::Refuse(Error::Foreign { volume, device, found: fs.as_str().into(), wanted })
         }
-        Content::Has(Signature::Foreign(found)) => Step::Refuse(Error::Foreign { device, found, wanted: fs }),
-        Content::Unreadable(reason) => Step::Refuse(Error::Unreadable { reason }),
-        Content::Blank(_) if options.is_read_only() => Step::Refuse(Error::BlankReadOnly { device }),
-        Content::Blank(blank) => Step::Format(blank, fs),
+        Content::Has(Signature::Foreign(found)) => {
+            Step::Refuse(Error::Foreign { volume, device, found, wanted })
+        }
+        Content::Unreadable(reason) => Step::Refuse(Error::Unreadable { volume, reason }),
+        Content::Blank(_) if options.is_read_only() => Step::Refuse(Error::BlankReadOnly { volume, device }),
+        Content::Blank(blank) => Step::Format(blank, wanted),
     }
 }
 

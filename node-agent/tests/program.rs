@@ -1,5 +1,7 @@
 //! The program itself, on a machine without NVMe: it starts, serves, refuses, and ends.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -106,7 +108,7 @@ fn lesson_17_without_a_managed_prefix_it_ends_and_says_how_to_set_one() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn it_serves_csi_on_a_private_socket_and_ends_well() {
     use std::os::unix::fs::PermissionsExt;
     let agent = Agent::start();
@@ -122,7 +124,7 @@ async fn it_serves_csi_on_a_private_socket_and_ends_well() {
     agent.end();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_path_that_leaves_by_a_link_is_refused_and_an_unknown_volume_is_gone_already() {
     let agent = Agent::start();
     let mut node = NodeClient::new(agent.socket());
@@ -144,7 +146,7 @@ async fn a_path_that_leaves_by_a_link_is_refused_and_an_unknown_volume_is_gone_a
     agent.end();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_departing_agent_that_was_killed_leaves_no_socket_in_the_way() {
     let mut agent = Agent::start();
     agent.child.kill().unwrap();
