@@ -142,7 +142,8 @@ async fn a_cable_is_pulled(story: &mut Story, driver: &Driver<'_>) -> Result<()>
     let pod = story.step("attach an ext4 volume to w1", driver.attach(&volume, w1)).await?;
     let log = format!("{}/log", pod.path());
     let program = format!(
-        "n=0; while n=$((n+1)); do echo $n >>{log} && fsync {log} && echo $n >/run/acknowledged || exit 1; done"
+        "n=0; while n=$((n+1)); do \
+         echo $n | dd of={log} oflag=append conv=notrunc,fsync 2>/dev/null && echo $n >/run/acknowledged || exit 1; done"
     );
     w1.guest().start("writer", ["sh", "-c", &program], &[]).await?;
     story.step("a program writes numbers, each with an fsync", acknowledges_more(w1)).await?;
@@ -214,10 +215,10 @@ async fn hold_open(worker: &Worker, pod: &Pod<'_>) -> Result<String> {
     worker.sh(&format!("tail -f /dev/null <{} >/dev/null 2>&1 & echo $!", pod.path())).await
 }
 
-/// Waits until the writer has had one more number acknowledged than now.
+/// Waits until the writer has had twenty more numbers acknowledged than now.
 async fn acknowledges_more(worker: &Worker) -> Result<()> {
-    let script = "before=$(cat /run/acknowledged 2>/dev/null); \
-                  while [ \"$(cat /run/acknowledged 2>/dev/null)\" = \"$before\" ]; do sleep 0.1; done";
+    let script = "n=/run/acknowledged; until [ -s $n ]; do sleep 0.1; done; enough=$(( $(cat $n) + 20 )); \
+                  until [ \"$(cat $n)\" -ge $enough ]; do sleep 0.1; done";
     worker.sh(script).await.map(drop)
 }
 

@@ -40,7 +40,7 @@ impl<'rig> Driver<'rig> {
                 let log = driver.controller.log();
                 // The agents' logs are part of the rig's diagnosis; whether they end is no longer of interest.
                 let _ = driver.stop().await;
-                Err(error.context(format!("--- controller\n{log}")))
+                Err(anyhow::anyhow!("{error:?}\n\n--- controller\n{log}"))
             }
         }
     }

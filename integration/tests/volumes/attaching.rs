@@ -31,13 +31,13 @@ pub(crate) async fn two_nodes_share_a_block_volume_and_a_third_is_refused(rig: &
         let source = driver.attach(&volume, w1).await?;
         let target = driver.attach(&volume, w2).await?;
         let device = source.path();
-        w1.sh(&format!("echo from-w1 | dd of={device} bs=512 conv=sync oflag=direct 2>/dev/null")).await?;
+        w1.sh(&format!("echo from-w1 | dd of={device} bs=4096 conv=sync oflag=direct 2>/dev/null")).await?;
         let read =
-            w2.sh(&format!("dd if={device} bs=512 count=1 iflag=direct 2>/dev/null | head -c 7")).await?;
+            w2.sh(&format!("dd if={device} bs=4096 count=1 iflag=direct 2>/dev/null | head -c 7")).await?;
         ensure!(read == "from-w1", "w2 reads {read:?}");
         expect_refusal(driver.publish(&volume, "w3").await, Code::FailedPrecondition, &["w1", "w2"])?;
         driver.detach(source).await?;
-        w2.sh(&format!("echo from-w2 | dd of={device} bs=512 conv=sync oflag=direct 2>/dev/null")).await?;
+        w2.sh(&format!("echo from-w2 | dd of={device} bs=4096 conv=sync oflag=direct 2>/dev/null")).await?;
         driver.detach(target).await?;
         driver.delete(&volume).await?;
         Ok(())

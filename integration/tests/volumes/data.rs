@@ -143,7 +143,7 @@ pub(crate) async fn a_device_with_foreign_data_is_never_formatted(rig: &Rig) -> 
             as_filesystem.capability = filesystem("ext4");
             let context = driver.publish(&as_filesystem, w1.name()).await?;
             let pod = Pod::new(w1, as_filesystem.clone(), context, "pod-1");
-            expect_refusal(pod.stage().await, Code::FailedPrecondition, &[found, &raw.id])?;
+            expect_refusal(pod.stage().await, Code::FailedPrecondition, &[found])?;
             ensure!(w1.nvme_connections().await?.is_empty(), "{name}: the failed stage left a connection");
             pod.unstage().await?;
             driver.unpublish(&as_filesystem, w1.name()).await?;

@@ -74,9 +74,14 @@ pub(crate) async fn a_dead_node_is_fenced_before_its_volume_moves(rig: &Rig) -> 
         ensure!(w2.sh(&format!("cat {}/file", moved.path())).await? == "precious");
 
         w1.resume().await?;
-        // The zombie writes, and not one byte of it may arrive.
-        let zombie = w1.run(&format!("echo late >{}/file; timeout 5 sync {0}/file", pod.path())).await?;
-        ensure!(!zombie.succeeded(), "the fenced node could write: {zombie}");
+        // The zombie writes, and not one byte of it may arrive, however long it tries.
+        let late = format!(
+            "(echo late | dd of={}/file conv=fsync && touch /run/late) >/dev/null 2>&1 &",
+            pod.path()
+        );
+        w1.sh(&late).await?;
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        ensure!(!w1.run("test -e /run/late").await?.succeeded(), "the fenced node could write");
         ensure!(w2.sh(&format!("cat {}/file", moved.path())).await? == "precious");
         driver.detach(moved).await?;
 
@@ -101,16 +106,17 @@ impl<'rig> Writer<'rig> {
         let file = format!("{}/numbers", pod.path());
         let script = format!(
             "rm -f /run/acknowledged; n=0; \
-             while n=$((n+1)); do echo $n >>{file} && fsync {file} && echo $n >/run/acknowledged || exit 1; done"
+             while n=$((n+1)); do \
+             echo $n | dd of={file} oflag=append conv=notrunc,fsync 2>/dev/null && echo $n >/run/acknowledged || exit 1; done"
         );
         worker.guest().start("writer", ["sh", "-c", &script], &[]).await?;
         Ok(Self { worker, file })
     }
 
-    /// Waits until one more number is acknowledged than now; a minute at most.
+    /// Waits until twenty more numbers are acknowledged than now; a minute at most.
     async fn acknowledges_more(&self) -> Result<()> {
-        let script = "before=$(cat /run/acknowledged 2>/dev/null); \
-                      while [ \"$(cat /run/acknowledged 2>/dev/null)\" = \"$before\" ]; do sleep 0.1; done";
+        let script = "n=/run/acknowledged; until [ -s $n ]; do sleep 0.1; done; enough=$(( $(cat $n) + 20 )); \
+                      until [ \"$(cat $n)\" -ge $enough ]; do sleep 0.1; done";
         self.worker.sh(script).await.map(drop)
     }
 
