@@ -6,7 +6,7 @@
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 
-use crate::host::{self, Found, Host, KubeletPath};
+use crate::host::{self, Found, Holder, Host, KubeletPath, Use, in_use};
 use crate::volumes::Volumes;
 use crate::volumes::record;
 
@@ -31,6 +31,14 @@ pub enum Error {
         /// Where.
         target: KubeletPath,
     },
+    /// Something within the mount is in use.
+    #[error("{target} is in use and stays mounted: {}", in_use::told(holders))]
+    InUse {
+        /// Where.
+        target: KubeletPath,
+        /// What uses the volume's files.
+        holders: Vec<Holder>,
+    },
     /// The steps did not lead anywhere.
     #[error("unpublishing took more than {MOST_STEPS} steps: the mounts at the target path come back")]
     Endless,
@@ -46,6 +54,7 @@ impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::NotOurs { .. } => Kind::Refused,
+            Self::InUse { .. } => Kind::InUse,
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
@@ -84,7 +93,7 @@ pub fn unpublish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), E
         match next(observe(volumes, wanted)?) {
             Step::Done => return Ok(()),
             Step::Refuse => return Err(Error::NotOurs { target: target.clone() }),
-            Step::Unmount => volumes.host.unmount(target)?,
+            Step::Unmount => unmount(volumes, wanted)?,
             Step::RemoveDirectory => volumes.host.remove_directory(target)?,
             Step::RemoveNode => volumes.host.remove_node(target)?,
             Step::Forget => {
@@ -96,6 +105,18 @@ pub fn unpublish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), E
         }
     }
     Err(Error::Endless)
+}
+
+/// The kernel only says that a mount is busy; a person needs to know with what.
+fn unmount<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
+    match volumes.host.unmount(&wanted.target) {
+        Err(host::Error::Busy { .. }) => {
+            let mut holders = volumes.holders(&wanted.volume)?;
+            holders.retain(|holder| holder.how == Use::OpenFile);
+            Err(Error::InUse { target: wanted.target.clone(), holders })
+        }
+        outcome => Ok(outcome?),
+    }
 }
 
 fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 
-use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use};
+use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use, in_use};
 use crate::volumes::Volumes;
 use crate::volumes::record;
 
@@ -30,7 +30,7 @@ pub struct Wanted {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Something uses it.
-    #[error("volume {volume} is in use and stays connected: {}", list(holders))]
+    #[error("volume {volume} is in use and stays connected: {}", in_use::told(holders))]
     InUse {
         /// Which volume.
         volume: VolumeId,
@@ -71,15 +71,6 @@ impl Failure for Error {
             Self::Record(error) => error.kind(),
         }
     }
-}
-
-/// The first few are enough to act upon.
-fn list(holders: &[Holder]) -> String {
-    let mut text: Vec<_> = holders.iter().take(5).map(ToString::to_string).collect();
-    if holders.len() > 5 {
-        text.push(format!("and {} more", holders.len() - 5));
-    }
-    text.join("; ")
 }
 
 /// What there is.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rds_csi_api::{ManagedPrefix, VolumeId};
 
-use crate::host::{Error, Host, KubeletDir, ManagedNqn};
+use crate::host::{Error, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
 
 pub mod record;
 pub mod undo;
@@ -35,8 +35,17 @@ impl<H: Host> Volumes<H> {
         Ok(ours.filter_map(|nqn| ManagedNqn::new(&self.prefix, nqn).ok()).collect())
     }
 
+    /// Whatever keeps the volume busy.
+    pub fn holders(&self, volume: &VolumeId) -> Result<Vec<Holder>, Error> {
+        let mut devices = Vec::new();
+        for nqn in self.connections(volume)? {
+            devices.extend(self.host.attachment(nqn.as_nqn())?.device().cloned());
+        }
+        self.host.holders(&devices.iter().collect::<Vec<_>>())
+    }
+
     /// A path of a record, if it is still one that we would take from kubelet.
-    pub fn path(&self, path: &Path) -> Option<crate::host::KubeletPath> {
+    pub fn path(&self, path: &Path) -> Option<KubeletPath> {
         self.kubelet.beneath(path.to_str()?).ok()
     }
 }

@@ -379,6 +379,10 @@ impl Host for FakeHost {
         let mut world = self.act(Act::Unmount, at.as_path())?;
         let layer =
             world.layer(at.as_path()).ok_or_else(|| Error::system("unmount", at.as_path())(Errno::INVAL))?;
+        // A process holds the mount through which it opened its file.
+        if world.users.iter().any(|user| user.how == Use::OpenFile && user.path.starts_with(at.as_path())) {
+            return Err(Error::Busy { what: at.to_string() });
+        }
         world.mounts.remove(layer);
         Ok(())
     }

@@ -63,6 +63,15 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// Holders in one sentence; the first few are enough to act upon.
+pub fn told(holders: &[Holder]) -> String {
+    let mut text: Vec<_> = holders.iter().take(5).map(ToString::to_string).collect();
+    if holders.len() > 5 {
+        text.push(format!("and {} more", holders.len() - 5));
+    }
+    text.join("; ")
+}
+
 pub(super) fn holders(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
     if devices.is_empty() {
         return Ok(Vec::new());
@@ -181,9 +190,10 @@ fn used(
     devices: &HashSet<DeviceNumber>,
 ) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
     let path = || path.join(OsStr::from_bytes(name.to_bytes()));
-    // DONT_SYNC: an answer from memory is enough, and a dead network filesystem must not stop us.
+    // DONT_SYNC: an answer from memory is enough, and a dead network filesystem must not stop us. Nothing is asked for, since
+    // the kernel then fills in what it has, and FUSE does not refuse root on other users' mounts (fuse_update_get_attr).
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let stat = match statx(directory, name, flags, StatxFlags::TYPE | StatxFlags::MODE) {
+    let stat = match statx(directory, name, flags, StatxFlags::empty()) {
         Ok(stat) => stat,
         // Closed or over; or on a filesystem that cannot answer, which is none of ours: ours answer from memory.
         Err(Errno::NOENT | Errno::SRCH | Errno::STALE | Errno::NOTCONN | Errno::HOSTDOWN) => return Ok(None),

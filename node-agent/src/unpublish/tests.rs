@@ -90,3 +90,15 @@ fn after_a_reboot_only_the_empty_directory_is_removed() {
     unpublish(&world.volumes, &world.unpublish()).unwrap();
     assert!(world.host.is_clean());
 }
+
+#[test]
+fn lesson_18_a_process_that_keeps_the_mount_busy_is_named() {
+    let world = published(FILESYSTEM);
+    world.host.open_file(&world.nqn, 4711, "postgres", "/var/lib/kubelet/pods/p/target/base");
+    let error = unpublish(&world.volumes, &world.unpublish()).unwrap_err();
+    assert_eq!(error.kind(), Kind::InUse);
+    assert!(error.to_string().contains("process 4711 (postgres)"), "{error}");
+    assert!(world.host.mounts().unwrap().top(&world.target()).is_some());
+    world.host.close_files();
+    unpublish(&world.volumes, &world.unpublish()).unwrap();
+}
