@@ -5,7 +5,7 @@
 
 mod tables;
 
-use super::script::Value;
+use super::script::{Failure, Value};
 use super::version::Version;
 
 /// A menu that has commands.
@@ -253,6 +253,11 @@ impl Arguments {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// A text argument that the command cannot do without.
+    pub(super) fn required(&self, name: &str) -> Result<&str, Failure> {
+        self.text(name).ok_or_else(|| Failure::missing(name))
     }
 
     /// A number or size argument.

@@ -113,6 +113,20 @@ async fn an_export_follows_the_settings_of_its_disk() {
 }
 
 #[tokio::test]
+async fn an_export_that_fails_leaves_the_disk_unexported_and_may_be_tried_again() {
+    let bench = Bench::start().await;
+    bench.framed(&create("pvc-x", GIB)).await.unwrap();
+    bench.framed("/disk/btrfs/subvolume set [find name=pvc-x] read-only=yes").await.unwrap();
+    let export = "/disk set pvc-x nvme-tcp-export=yes";
+    assert_eq!(bench.framed(export).await.unwrap_err(), "failure: read-only file system");
+    let state = bench.simulator.state().unwrap();
+    assert!(!state.disks[0].nvme_tcp_export && state.exports.is_empty(), "{state:?}");
+    bench.framed("/disk/btrfs/subvolume set [find name=pvc-x] read-only=no").await.unwrap();
+    bench.framed(export).await.unwrap();
+    assert_eq!(bench.simulator.state().unwrap().exports.len(), 1);
+}
+
+#[tokio::test]
 async fn a_disk_grows_and_never_shrinks() {
     let bench = Bench::start().await;
     bench.framed(&create("pvc-x", GIB)).await.unwrap();

@@ -168,22 +168,20 @@ pub(super) fn add(
     arguments: &Arguments,
     space: Space,
 ) -> Result<ItemId, Failure> {
-    let missing = |name: &str| Failure::new(format!("missing value(s) of argument(s) {name}"));
-    arguments.text("type").ok_or_else(|| missing("type"))?;
-    let given_path = arguments.text("file-path").ok_or_else(|| missing("file-path"))?;
-    let slot = arguments.text("slot").ok_or_else(|| missing("slot"))?;
-    let invalid_path = || Failure::new("invalid value for argument file-path");
+    arguments.required("type")?;
+    let given_path = arguments.required("file-path")?;
+    let slot = arguments.required("slot")?;
+    let invalid_path = || Failure::invalid("file-path");
     let path = PoolPath::within(pool, given_path).ok_or_else(invalid_path)?;
 
     let mut disk = match arguments.value("copy-from") {
         // Settings only, the NQN among them, and not one byte of data.
         Some(source) => {
-            let (source, _) = state
-                .disks
-                .iter()
-                .map(|(id, disk)| (disk, id))
-                .find(|(disk, id)| source.equals(&Value::Id(**id)) || source.equals(&Value::text(&disk.slot)))
-                .ok_or_else(|| Failure::new("no such item"))?;
+            let is_source = |id: &ItemId, disk: &FileDisk| {
+                source.equals(&Value::Id(*id)) || source.equals(&Value::text(&disk.slot))
+            };
+            let found = state.disks.iter().find(|(id, disk)| is_source(id, disk));
+            let (_, source) = found.ok_or_else(Failure::no_such_item)?;
             FileDisk { file_path: format!("/{pool}/{path}"), file_size: 0, ..source.clone() }
         }
         None => FileDisk::new(slot, format!("/{pool}/{path}")),
@@ -197,7 +195,7 @@ pub(super) fn add(
     let found = state.backend.entries()?.into_iter().find(|entry| entry.path == path);
     let made = match (found.map(|entry| entry.kind), arguments.number("file-size")) {
         (Some(EntryKind::Directory), _) => return Err(invalid_path()),
-        (None, None) => return Err(missing("file-size")),
+        (None, None) => return Err(Failure::missing("file-size")),
         (None, Some(size)) => {
             room(space)?;
             state.backend.create_file(&path, size)?;
@@ -239,22 +237,29 @@ pub(super) fn set(
     if id == POOL {
         return Err(Failure::new("failure: can not change the pool's disk while it is mounted"));
     }
-    let before = state.disks.get(&id).cloned().ok_or_else(|| Failure::new("no such item"))?;
+    let before = state.disks.get(&id).cloned().ok_or_else(Failure::no_such_item)?;
     let mut after = before.clone();
     after.apply(arguments);
     check(state, &after, version, Some(id))?;
     if let Some(path) = after.file() {
         grow(state, &path, before.file_size, after.file_size, space)?;
+        state.disks.insert(id, FileDisk { file_size: after.file_size, ..before.clone() });
     }
+    let mut exported = Ok(());
     for step in exports::steps(before.export(), after.export()) {
         match step {
             Step::Unexport(nqn) => state.backend.unexport(&nqn)?,
-            Step::Export(export) => state.backend.export(&export)?,
             Step::SetHosts(nqn, hosts) => state.backend.set_hosts(&nqn, &hosts)?,
+            // The old export is gone by now: the disk says so, and can be exported another time.
+            Step::Export(export) => {
+                exported = state.backend.export(&export);
+                after.nvme_tcp_export = exported.is_ok();
+            }
         }
     }
     state.disks.insert(id, after);
-    Ok(state.save()?)
+    state.save()?;
+    Ok(exported?)
 }
 
 /// Forgets the disk and leaves its file.
@@ -262,7 +267,7 @@ pub(super) fn remove(state: &mut State, id: ItemId) -> Result<(), Failure> {
     if id == POOL {
         return Err(Failure::new("failure: can not remove the pool's disk while it is mounted"));
     }
-    let disk = state.disks.get(&id).ok_or_else(|| Failure::new("no such item"))?;
+    let disk = state.disks.get(&id).ok_or_else(Failure::no_such_item)?;
     if let Some(export) = disk.export() {
         state.backend.unexport(&export.nqn)?;
     }
@@ -273,15 +278,15 @@ pub(super) fn remove(state: &mut State, id: ItemId) -> Result<(), Failure> {
 /// What must hold among all disks.
 fn check(state: &State, disk: &FileDisk, version: Version, own: Option<ItemId>) -> Result<(), Failure> {
     if disk.slot.is_empty() || (version >= SHORT_SLOTS && disk.slot.chars().count() > LONGEST_SLOT) {
-        return Err(Failure::new("invalid value for argument slot"));
+        return Err(Failure::invalid("slot"));
     }
     // NVMe limits names to 223 bytes; what is a file's name to the kernel's target cannot hold a slash.
     let is_name = |name: &str| name.len() <= 223 && !name.contains(['/', '\0']) && !name.starts_with('.');
     if !is_name(&disk.nqn()) {
-        return Err(Failure::new("invalid value for argument nvme-tcp-server-nqn"));
+        return Err(Failure::invalid("nvme-tcp-server-nqn"));
     }
     if !disk.nvme_tcp_server_allow_host_name.split(',').all(|host| is_name(host.trim())) {
-        return Err(Failure::new("invalid value for argument nvme-tcp-server-allow-host-name"));
+        return Err(Failure::invalid("nvme-tcp-server-allow-host-name"));
     }
     let others = || state.disks.iter().filter(|(id, _)| Some(**id) != own).map(|(_, other)| other);
     if others().any(|other| other.slot == disk.slot) {

@@ -34,9 +34,8 @@ fn id(path: &PoolPath) -> ItemId {
 }
 
 pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Result<ItemId, Failure> {
-    let missing = |name: &str| Failure::new(format!("missing value(s) of argument(s) {name}"));
-    let name = arguments.text("name").ok_or_else(|| missing("name"))?;
-    let invalid = || Failure::new("invalid value for argument name");
+    let name = arguments.required("name")?;
+    let invalid = || Failure::invalid("name");
     let path = PoolPath::within(pool, name).ok_or_else(invalid)?;
     match arguments.text("type") {
         Some("directory") => state.backend.create_directory(&path)?,
@@ -48,7 +47,7 @@ pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Resul
 pub(super) fn remove(state: &mut State, pool: &str, wanted: ItemId) -> Result<(), Failure> {
     let entries = state.backend.entries()?;
     let found = entries.iter().find(|entry| id(&entry.path) == wanted);
-    let path = &found.ok_or_else(|| Failure::new("no such item"))?.path;
+    let path = &found.ok_or_else(Failure::no_such_item)?.path;
     let absolute = format!("/{pool}/{path}");
     if state.uses(|disk| disk.file_path == absolute) {
         return Err(Failure::new("failure: file is in use"));

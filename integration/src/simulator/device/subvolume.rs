@@ -34,14 +34,13 @@ pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<I
 }
 
 pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Result<ItemId, Failure> {
-    let missing = |name: &str| Failure::new(format!("missing value(s) of argument(s) {name}"));
-    let fs = arguments.text("fs").ok_or_else(|| missing("fs"))?;
-    let name = arguments.text("name").ok_or_else(|| missing("name"))?;
+    let fs = arguments.required("fs")?;
+    let name = arguments.required("name")?;
     if fs != pool && fs != "raid1" {
         return Err(Failure::new("input does not match any value of fs"));
     }
     if name.contains('/') || PoolPath::new(name).is_none() {
-        return Err(Failure::new("invalid value for argument name"));
+        return Err(Failure::invalid("name"));
     }
     let known = state.backend.subvolumes()?;
     if known.iter().any(|subvolume| subvolume.name == name) {
@@ -54,7 +53,7 @@ pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Resul
     };
     state.backend.create_subvolume(name, origin, access(arguments).unwrap_or(Access::ReadWrite))?;
     let made = state.backend.subvolumes()?.into_iter().find(|subvolume| subvolume.name == name);
-    made.map(|subvolume| ItemId(subvolume.id)).ok_or_else(|| Failure::new("no such item"))
+    made.map(|subvolume| ItemId(subvolume.id)).ok_or_else(Failure::no_such_item)
 }
 
 fn access(arguments: &Arguments) -> Option<Access> {
@@ -81,5 +80,5 @@ pub(super) fn remove(state: &mut State, id: ItemId) -> Result<(), Failure> {
 fn name_of(state: &State, id: ItemId) -> Result<String, Failure> {
     let mut subvolumes = state.backend.subvolumes()?.into_iter();
     let found = subvolumes.find(|subvolume| subvolume.id == id.0);
-    found.map(|subvolume| subvolume.name).ok_or_else(|| Failure::new("no such item"))
+    found.map(|subvolume| subvolume.name).ok_or_else(Failure::no_such_item)
 }

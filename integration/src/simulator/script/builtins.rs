@@ -32,11 +32,11 @@ pub(super) fn call(
 fn pick(from: &Value, start: &Value, end: &Value) -> Result<Value, Failure> {
     let position = |value: &Value| value.as_number().and_then(|number| usize::try_from(number).ok());
     let Some(start) = position(start) else {
-        return Err(Failure::new("invalid value for argument begin"));
+        return Err(Failure::invalid("begin"));
     };
     let end = match end {
         Value::Nothing => None,
-        given => Some(position(given).ok_or_else(|| Failure::new("invalid value for argument end"))?),
+        given => Some(position(given).ok_or_else(|| Failure::invalid("end"))?),
     };
     Ok(match from {
         Value::Array(elements) => {

@@ -21,6 +21,21 @@ impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
+
+    /// What was named is not there.
+    pub(in crate::simulator) fn no_such_item() -> Self {
+        Self::new("no such item")
+    }
+
+    /// An argument that the command cannot do without is not there.
+    pub(in crate::simulator) fn missing(argument: &str) -> Self {
+        Self::new(format!("missing value(s) of argument(s) {argument}"))
+    }
+
+    /// An argument has a value that it cannot have.
+    pub(in crate::simulator) fn invalid(argument: &str) -> Self {
+        Self::new(format!("invalid value for argument {argument}"))
+    }
 }
 
 impl fmt::Display for Failure {
@@ -173,9 +188,9 @@ impl Machine<'_> {
         const STEP: Duration = Duration::from_millis(10);
         let text = match time {
             Expression::Word(word) => word.clone(),
-            _ => return Err(Failure::new("invalid value for argument delay-time").into()),
+            _ => return Err(Failure::invalid("delay-time").into()),
         };
-        let wait = duration(&text).ok_or_else(|| Failure::new("invalid value for argument delay-time"))?;
+        let wait = duration(&text).ok_or_else(|| Failure::invalid("delay-time"))?;
         let end = Instant::now() + wait;
         while Instant::now() < end && !self.session.ended() {
             std::thread::sleep(STEP.min(end.saturating_duration_since(Instant::now())));
@@ -261,8 +276,7 @@ impl Machine<'_> {
                 other => self.value(other)?,
             };
             let fitting = parameter.kind.read(&value);
-            let wrong = || Failure::new(format!("invalid value for argument {}", parameter.name));
-            arguments.push(parameter, fitting.ok_or_else(wrong)?);
+            arguments.push(parameter, fitting.ok_or_else(|| Failure::invalid(parameter.name))?);
         }
         let menu = command.menu;
         match command.verb {
@@ -347,11 +361,11 @@ impl Machine<'_> {
     fn single_item(&mut self, command: &MenuCommand) -> Result<Item, Failure> {
         let mut items = self.session.items(command.menu)?;
         if command.menu.shape() == Shape::Single {
-            return items.pop().ok_or_else(no_such_item);
+            return items.pop().ok_or_else(Failure::no_such_item);
         }
         match self.items(command)?.as_slice() {
-            [id] => items.into_iter().find(|item| item.id == *id).ok_or_else(no_such_item),
-            [] => Err(no_such_item()),
+            [id] => items.into_iter().find(|item| item.id == *id).ok_or_else(Failure::no_such_item),
+            [] => Err(Failure::no_such_item()),
             _ => Err(Failure::new("invalid internal item number")),
         }
     }
@@ -365,7 +379,7 @@ impl Machine<'_> {
                 let items = self.session.items(command.menu)?;
                 return Ok(items.iter().map(|item| item.id).collect());
             }
-            None => return Err(no_such_item()),
+            None => return Err(Failure::no_such_item()),
         };
         let wanted = match wanted {
             Value::Array(elements) => elements.into_iter().map(|(_, value)| value).collect(),
@@ -376,14 +390,10 @@ impl Machine<'_> {
         let resolve = |value: &Value| {
             let text = value.to_string();
             let found = items.iter().find(|item| item.id.to_string() == text || item.is_called(&text));
-            found.map(|item| item.id).ok_or_else(no_such_item)
+            found.map(|item| item.id).ok_or_else(Failure::no_such_item)
         };
         wanted.iter().map(resolve).collect()
     }
-}
-
-fn no_such_item() -> Failure {
-    Failure::new("no such item")
 }
 
 /// `2`, `2s`, `500ms`
