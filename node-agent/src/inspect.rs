@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
 use serde::Serialize;
 
-use crate::host::{self, Attachment, Device, Found, Holder, Host, ManagedNqn};
+use crate::host::{self, Attachment, Device, Holder, Host, ManagedNqn};
 use crate::volumes::Volumes;
 use crate::volumes::record::{self, Form, Record};
 
@@ -124,7 +124,7 @@ fn look<H: Host>(
                 },
                 device: device.map(Device::path),
                 staging_path: staging_path(volumes, record.as_ref(), attachment)?,
-                publish_paths: publish_paths(volumes, record.as_ref())?,
+                publish_paths: record.as_ref().map_or(Ok(Vec::new()), |record| volumes.published(record))?,
                 holders: holders
                     .iter()
                     .filter(|holder| device.is_some_and(|device| device.number == holder.device))
@@ -147,23 +147,6 @@ fn staging_path<H: Host>(
         Form::Filesystem(_) => volumes.host.mounts()?.layers(&record.staging).next().is_some(),
     };
     Ok(staged.then(|| record.staging.clone()))
-}
-
-/// Those that are written down, and still there.
-fn publish_paths<H: Host>(volumes: &Volumes<H>, record: Option<&Record>) -> Result<Vec<PathBuf>, Error> {
-    let mounts = volumes.host.mounts()?;
-    let mut paths = Vec::new();
-    for path in record.iter().flat_map(|record| &record.published) {
-        let mounted = mounts.layers(path).next().is_some();
-        let node = match volumes.path(path) {
-            Some(path) if !mounted => matches!(volumes.host.found_at(&path)?, Found::Node(_)),
-            _ => false,
-        };
-        if mounted || node {
-            paths.push(path.clone());
-        }
-    }
-    Ok(paths)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! (1) The volume is staged, as what is asked for, under the name the controller says. (2) The target is written down. (3) The
 //! directory or node is made; what is stale there is replaced. (4) A read-only bind is made read-only.
 
+use std::path::PathBuf;
+
 use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
 
 use crate::host::{self, Device, Found, Host, KubeletPath};
@@ -27,6 +29,17 @@ pub struct Wanted {
     pub target: KubeletPath,
     /// As what.
     pub usage: Usage,
+    /// Whether it may be published elsewhere on the node at the same time.
+    pub sharing: Sharing,
+}
+
+/// Whether a volume may be published at several paths of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// It may.
+    Shared,
+    /// It may not (ReadWriteOncePod).
+    Exclusive,
 }
 
 /// As what a volume is published.
@@ -74,6 +87,14 @@ pub enum Error {
         /// Where.
         target: KubeletPath,
     },
+    /// It is published elsewhere.
+    #[error("volume {volume} is for one pod at a time, and is published at {}: unpublish it there first", at.display())]
+    PublishedElsewhere {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        at: PathBuf,
+    },
     /// Something else is there.
     #[error("{what} is at the target path {target}: it is not ours to remove")]
     Taken {
@@ -99,7 +120,10 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotStaged { .. } | Self::OtherForm { .. } | Self::Taken { .. } => Kind::Refused,
+            Self::NotStaged { .. }
+            | Self::OtherForm { .. }
+            | Self::PublishedElsewhere { .. }
+            | Self::Taken { .. } => Kind::Refused,
             Self::OtherMode { .. } => Kind::Conflict,
             Self::Endless => Kind::Bug,
             Self::Host(error) | Self::Target(error) => error.kind(),
@@ -115,6 +139,8 @@ enum Staged {
     Missing(&'static str),
     /// A volume of another form than asked for.
     Other(Form),
+    /// A volume that another pod has for itself.
+    Exclusive(PathBuf),
     /// A device.
     Block(Device),
     /// A mounted filesystem.
@@ -159,7 +185,7 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
     let target = &wanted.target;
     for _ in 0..MOST_STEPS {
         let record = volumes.records.read(&wanted.volume)?;
-        let (staged, at) = observe(host, wanted, record.as_ref())?;
+        let (staged, at) = observe(volumes, wanted, record.as_ref())?;
         let step = next(wanted, staged, at);
         let _span = tracing::info_span!("publish", otel.name = step.name()).entered();
         if let (Some(record), false) = (record, matches!(step, Step::Refuse(_))) {
@@ -202,7 +228,12 @@ fn remember<H: Host>(
     Ok(())
 }
 
-fn observe<H: Host>(host: &H, wanted: &Wanted, record: Option<&Record>) -> Result<(Staged, Target), Error> {
+fn observe<H: Host>(
+    volumes: &Volumes<H>,
+    wanted: &Wanted,
+    record: Option<&Record>,
+) -> Result<(Staged, Target), Error> {
+    let host = &volumes.host;
     let mounts = host.mounts()?;
     let missing = |reason| Ok((Staged::Missing(reason), Target::Unmounted(Found::Nothing)));
     let Some(record) = record else {
@@ -210,6 +241,11 @@ fn observe<H: Host>(host: &H, wanted: &Wanted, record: Option<&Record>) -> Resul
     };
     if record.nqn != wanted.nqn {
         return missing("it is staged from an earlier attachment");
+    }
+    if wanted.sharing == Sharing::Exclusive
+        && let Some(at) = volumes.published(record)?.into_iter().find(|path| path != wanted.target.as_path())
+    {
+        return Ok((Staged::Exclusive(at), Target::Unmounted(Found::Nothing)));
     }
     // By the NQN, each time: the device may have another number than when the volume was staged.
     let attachment = host.attachment(&record.nqn)?;
@@ -247,6 +283,9 @@ fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
         (Staged::Missing(reason), _) => {
             let Wanted { volume, staging, .. } = wanted.clone();
             Step::Refuse(Error::NotStaged { volume, staging, reason })
+        }
+        (Staged::Exclusive(at), _) => {
+            Step::Refuse(Error::PublishedElsewhere { volume: wanted.volume.clone(), at })
         }
         (Staged::Other(staged), _) => {
             Step::Refuse(Error::OtherForm { volume: wanted.volume.clone(), staged })

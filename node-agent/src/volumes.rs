@@ -1,10 +1,10 @@
 //! What every verb works on: the machine, and what we wrote down about the volumes on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rds_csi_api::{ManagedPrefix, VolumeId};
 
-use crate::host::{Error, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
+use crate::host::{Error, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
 
 pub mod record;
 pub mod undo;
@@ -44,8 +44,25 @@ impl<H: Host> Volumes<H> {
         self.host.holders(&devices.iter().collect::<Vec<_>>())
     }
 
+    /// Where a volume is published: those of the paths in its record at which something still is.
+    pub fn published(&self, record: &Record) -> Result<Vec<PathBuf>, Error> {
+        let mounts = self.host.mounts()?;
+        let mut paths = Vec::new();
+        for path in &record.published {
+            let mounted = mounts.layers(path).next().is_some();
+            let node = match self.path(path) {
+                Some(path) if !mounted => matches!(self.host.found_at(&path)?, Found::Node(_)),
+                _ => false,
+            };
+            if mounted || node {
+                paths.push(path.clone());
+            }
+        }
+        Ok(paths)
+    }
+
     /// A path of a record, if it is still one that we would take from kubelet.
-    pub fn path(&self, path: &Path) -> Option<KubeletPath> {
+    fn path(&self, path: &Path) -> Option<KubeletPath> {
         self.kubelet.beneath(path.to_str()?).ok()
     }
 }

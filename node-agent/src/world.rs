@@ -92,6 +92,7 @@ impl World {
             staging: self.staging(),
             target: self.target(),
             usage,
+            sharing: publish::Sharing::Shared,
         }
     }
 

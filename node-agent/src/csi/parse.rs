@@ -2,8 +2,8 @@
 
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{
-    Access, Capability, Failure, Kind, PublishContext, ReconnectPolicy, TraceParent, VolumeContext, VolumeId,
-    capability, context, csi,
+    Access, AccessMode, Capability, Failure, Kind, PublishContext, ReconnectPolicy, TraceParent,
+    VolumeContext, VolumeId, capability, context, csi,
 };
 
 use crate::host::kubelet_path::Outside;
@@ -92,7 +92,15 @@ pub(super) fn publish<H>(
         Access::Filesystem { .. } => publish::Usage::Filesystem(publish::Writing::Allowed),
     };
     let PublishContext { nqn, trace, .. } = PublishContext::parse(&request.publish_context)?;
-    Ok((publish::Wanted { volume, nqn, staging, target, usage }, trace))
+    let sharing = match mode {
+        AccessMode::SingleNodeSingleWriter => publish::Sharing::Exclusive,
+        AccessMode::SingleNodeWriter
+        | AccessMode::SingleNodeMultiWriter
+        | AccessMode::SingleNodeReader
+        | AccessMode::MultiNodeReader
+        | AccessMode::MultiNodeWriter => publish::Sharing::Shared,
+    };
+    Ok((publish::Wanted { volume, nqn, staging, target, usage, sharing }, trace))
 }
 
 pub(super) fn unpublish<H>(

@@ -31,6 +31,7 @@ fn every_state_has_its_step() {
     for (usage, staged, target, step) in [
         (READ_WRITE, Staged::Missing("x"), is(Found::Nothing), "refuse"),
         (READ_WRITE, Staged::Other(Form::Block), is(Found::Nothing), "refuse"),
+        (READ_WRITE, Staged::Exclusive("/pods/q".into()), is(Found::Nothing), "refuse"),
         (READ_WRITE, rw.clone(), is(Found::Nothing), "make the directory"),
         (READ_WRITE, rw.clone(), is(Found::Directory), "bind"),
         (READ_WRITE, rw.clone(), is(Found::Other), "refuse"),
@@ -178,4 +179,19 @@ fn a_volume_that_is_staged_for_reading_is_published_for_reading() {
         .unwrap();
     publish(&world.volumes, &world.publish_as(READ_WRITE)).unwrap();
     assert!(world.host.mounts().unwrap().top(&world.target()).unwrap().is_read_only());
+}
+
+#[test]
+fn a_volume_for_one_pod_is_published_once_and_again_when_it_is_free() {
+    for usage in [READ_WRITE, Usage::Block] {
+        let world = staged(usage);
+        let first = Wanted { sharing: Sharing::Exclusive, ..world.publish_as(usage) };
+        let second = Wanted { target: world.path("pods/q/target"), ..first.clone() };
+        publish(&world.volumes, &first).unwrap();
+        publish(&world.volumes, &first).unwrap();
+        let error = publish(&world.volumes, &second).unwrap_err();
+        assert!(error.to_string().contains("published at /var/lib/kubelet/pods/p/target"), "{error}");
+        crate::unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+        publish(&world.volumes, &second).unwrap();
+    }
 }
