@@ -4,17 +4,15 @@
 //! it calls blocks, and a blocked call must occupy its own thread and no more.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use rds_csi_api::{
-    Bytes, Failure, FsType, HostId, HostNqn, Kind, ManagedPrefix, Nqn, Portal, ReconnectPolicy,
-};
+use rds_csi_api::{Bytes, FsType, HostId, HostNqn, ManagedPrefix, Nqn, Portal, ReconnectPolicy};
 use serde::Serialize;
 
 pub mod device_node;
+mod error;
 pub mod exec;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -29,6 +27,7 @@ mod superblock;
 mod uevent;
 
 pub use device_node::Found;
+pub use error::Error;
 pub use in_use::{Holder, Use};
 pub use kubelet_path::{KubeletDir, KubeletPath};
 pub use linux::Linux;
@@ -258,150 +257,4 @@ pub enum Connected {
     Newly,
     /// The connection was there already: it is somebody else's to undo.
     Already,
-}
-
-/// Why the machine did not do it.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A system call failed, or a file of the kernel could not be read.
-    #[error("cannot {doing} {}", path.display())]
-    System {
-        /// What was tried, such as `read`.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the kernel has another form than known.
-    #[error("{} has an unknown form: {text:?}", path.display())]
-    Form {
-        /// The file.
-        path: PathBuf,
-        /// What is in it.
-        text: String,
-    },
-    /// The array does not answer at its portal.
-    #[error(
-        "the array does not answer at {portal}: check the storage network between this node and the array"
-    )]
-    Unreachable {
-        /// Where it should.
-        portal: Portal,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The array answers, and does not let this host connect.
-    #[error(
-        "the array at {portal} refused the connection to {nqn}: it does not export it, or not to host {initiator}; \
-         the node's kernel log says which"
-    )]
-    Rejected {
-        /// Which subsystem.
-        nqn: ManagedNqn,
-        /// Where.
-        portal: Portal,
-        /// As whom.
-        initiator: HostNqn,
-    },
-    /// A subsystem has more than one namespace, so its device is not certain.
-    #[error("{nqn} has several devices ({devices}): a volume is exported as exactly one namespace")]
-    SeveralDevices {
-        /// Which subsystem.
-        nqn: Nqn,
-        /// Their names.
-        devices: String,
-    },
-    /// The device did not come.
-    #[error("{nqn} has no working device after {} s: {state}", waited.as_secs())]
-    NoDevice {
-        /// Which subsystem.
-        nqn: ManagedNqn,
-        /// For how long we waited.
-        waited: Duration,
-        /// What was missing.
-        state: &'static str,
-    },
-    /// The kernel still knows the subsystem.
-    #[error("{nqn} is still known to the kernel {} s after its disconnect", waited.as_secs())]
-    StillThere {
-        /// Which subsystem.
-        nqn: ManagedNqn,
-        /// For how long we waited.
-        waited: Duration,
-    },
-    /// Another device has the name now.
-    #[error("{device} is no longer the device it was: it was {expected} and is {found}")]
-    Renumbered {
-        /// Its name.
-        device: String,
-        /// The number it had.
-        expected: DeviceNumber,
-        /// The number it has.
-        found: DeviceNumber,
-    },
-    /// Something uses it, says the kernel.
-    #[error("{what} is in use, says the kernel")]
-    Busy {
-        /// The mount point or the device.
-        what: String,
-    },
-    /// The filesystem would not mount, as a damaged one does.
-    #[error("{fs} on {device} does not mount", fs = fs.as_str())]
-    Unmountable {
-        /// The device.
-        device: Device,
-        /// As what.
-        fs: FsType,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A program could not be run to its end.
-    #[error(transparent)]
-    Program(#[from] exec::Error),
-    /// A program said no.
-    #[error("{program} on {device} failed with {status}: {output}")]
-    Failed {
-        /// Which program.
-        program: &'static str,
-        /// The device.
-        device: Device,
-        /// Its exit status.
-        status: std::process::ExitStatus,
-        /// What it printed.
-        output: String,
-    },
-    /// The path leaves the kubelet directory by a symbolic link.
-    #[error("{} does not stay within the kubelet directory: it has a symbolic link in it", .0.display())]
-    Escapes(PathBuf),
-}
-
-impl Error {
-    /// For `map_err`: what was tried, and on what.
-    pub(crate) fn system<E: Into<io::Error>>(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(E) -> Self {
-        let path = path.into();
-        move |source| Self::System { doing, path, source: source.into() }
-    }
-}
-
-impl Failure for Error {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::System { .. } | Self::Form { .. } | Self::Failed { .. } | Self::Renumbered { .. } => {
-                Kind::Bug
-            }
-            Self::Unreachable { .. } => Kind::Unreachable,
-            Self::Rejected { .. } | Self::Unmountable { .. } | Self::SeveralDevices { .. } => Kind::Refused,
-            Self::NoDevice { .. } | Self::StillThere { .. } => Kind::Unsure,
-            Self::Busy { .. } => Kind::InUse,
-            Self::Program(error) => error.kind(),
-            Self::Escapes(_) => Kind::Invalid,
-        }
-    }
 }

@@ -1,5 +1,7 @@
 use rustix::io::Errno;
 
+use rds_csi_api::{Failure as _, Kind};
+
 use super::*;
 use crate::host::fake::{Act, Holds, Late};
 use crate::world::{GIB, World, world};

@@ -1,0 +1,117 @@
+//! Why a volume is not staged.
+
+use std::path::PathBuf;
+
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
+
+use super::MOST_STEPS;
+use crate::host::{self, Device, KubeletPath};
+use crate::volumes::record;
+
+/// Why a volume is not staged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device is smaller than the array says.
+    #[error(
+        "{device} of volume {volume} has {found}, and the array says {wanted}: it is not used; \
+         look at the disk's file-size on the array"
+    )]
+    TooSmall {
+        /// Which volume.
+        volume: VolumeId,
+        /// The device.
+        device: Device,
+        /// Its size.
+        found: Bytes,
+        /// What it should have at least.
+        wanted: Bytes,
+    },
+    /// Something else is on the device.
+    #[error(
+        "{device} of volume {volume} holds {found}, and {wanted} is asked for: it is left as it is; \
+         correct fsType, or empty the volume by hand if nobody needs what is on it",
+        wanted = wanted.as_str()
+    )]
+    Foreign {
+        /// Which volume.
+        volume: VolumeId,
+        /// The device.
+        device: Device,
+        /// What was found.
+        found: String,
+        /// What was asked for.
+        wanted: FsType,
+    },
+    /// Nobody knows what is on the device.
+    #[error("nobody knows what is on volume {volume}, so it is neither mounted nor formatted: {reason}")]
+    Unreadable {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why not.
+        reason: String,
+    },
+    /// A blank device is to be read only.
+    #[error(
+        "{device} of volume {volume} is blank and is to be read only, so it is not formatted: stage it for writing first"
+    )]
+    BlankReadOnly {
+        /// Which volume.
+        volume: VolumeId,
+        /// The device.
+        device: Device,
+    },
+    /// Something else is mounted where the volume belongs.
+    #[error(
+        "{source_device} is mounted at the staging path {staging}: unmount it, it is not volume {volume}"
+    )]
+    Taken {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        staging: KubeletPath,
+        /// What.
+        source_device: String,
+    },
+    /// The volume is staged, elsewhere.
+    #[error("volume {volume} is staged at {}: unstage it there first", at.display())]
+    StagedElsewhere {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where.
+        at: PathBuf,
+    },
+    /// The volume is connected under another name.
+    #[error("volume {volume} is still connected as {old}: unstage it first")]
+    OtherConnection {
+        /// Which volume.
+        volume: VolumeId,
+        /// Under which.
+        old: Nqn,
+    },
+    /// The steps did not lead anywhere.
+    #[error("staging took more than {MOST_STEPS} steps: the device or the mounts change under it")]
+    Endless,
+    /// The machine did not do it.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// It could not be written down.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::TooSmall { .. }
+            | Self::Foreign { .. }
+            | Self::Unreadable { .. }
+            | Self::BlankReadOnly { .. }
+            | Self::Taken { .. }
+            | Self::StagedElsewhere { .. }
+            | Self::OtherConnection { .. } => Kind::Refused,
+            Self::Endless => Kind::Bug,
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
