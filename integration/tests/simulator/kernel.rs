@@ -31,6 +31,11 @@ async fn snapshots_keep_bytes(rig: &Rig) -> Result<()> {
     disk::run(rig, "/disk/btrfs/subvolume add fs=storage-pool parent=src name=snap read-only=yes").await?;
     w1.sh(&format!("printf after_ | dd of={device} conv=sync bs=4k oflag=direct status=none")).await?;
 
+    let frozen = Disk::over_existing_file(rig, "snap").await?;
+    let refused = frozen.export("").await.unwrap_err();
+    ensure!(refused.to_string().contains("failure: read-only file system"), "{refused}");
+    disk::run(rig, "/disk remove snap").await?;
+
     disk::run(rig, "/disk/btrfs/subvolume add fs=storage-pool parent=snap name=clone").await?;
     let clone = Disk::over_existing_file(rig, "clone").await?;
     clone.export("").await?;

@@ -146,7 +146,11 @@ impl Target {
                     done => done,
                 },
             };
-            done.map_err(|error| system(format!("set up the NVMe target ({step:?})"), error))?;
+            done.map_err(|error| match error.kind() {
+                // The target opens files for writing, which a read-only subvolume refuses.
+                io::ErrorKind::ReadOnlyFilesystem => Error::ReadOnly(format!("{step:?}")),
+                _ => system(format!("set up the NVMe target ({step:?})"), error),
+            })?;
         }
         Ok(())
     }
