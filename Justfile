@@ -40,6 +40,10 @@ demo *args: build
 simulator *args:
     cargo run --quiet -p rds-csi-integration --bin rds-csi-simulator -- "$@"
 
+# Boot a rig to play with (Ctrl-C ends it), or run a command in one: run DIRECTORY/w1 'COMMAND'
+rig *args: build
+    cargo run --quiet -p rds-csi-integration --bin rds-csi-rig -- "$@"
+
 # Do what CI does: format, lint, deny, test, demo, and say what took how long
 ci:
     #!/usr/bin/env bash

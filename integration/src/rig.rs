@@ -29,7 +29,7 @@ use tempfile::TempDir;
 pub use self::{
     array::{Array, USER},
     group::{Group, group},
-    guest::{Guest, Output},
+    guest::{Guest, Output, run_in},
     protocol::{Exit, Process, Target},
     worker::{MANAGED_NQN_PREFIX, Mount, NvmeConnection, Worker},
 };
@@ -173,6 +173,32 @@ impl Rig {
     /// Who signed the agents' certificates, and signs the controller's.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// How a person reaches what is in it.
+    pub fn directions(&self) -> String {
+        let array = &self.array;
+        let mut lines = vec![
+            format!(
+                "array: ssh -i {} -p {} -o UserKnownHostsFile={} {USER}@127.0.0.1",
+                array.key().display(),
+                array.ssh_port(),
+                array.known_hosts().display()
+            ),
+            format!("array: faults and state at {}", array.control_url()),
+        ];
+        for worker in &self.workers {
+            lines.push(format!(
+                "{}: CSI at {}, HTTP for people at {}, internal API at {}",
+                worker.name(),
+                worker.csi_endpoint(),
+                worker.admin_url(),
+                worker.api_address()
+            ));
+        }
+        lines
+            .push(format!("a command in a guest: ./just rig run {}/w1 'ps; df'", self.directory().display()));
+        lines.join("\n")
     }
 
     /// What a person needs to see after a failure: what there is on the guests, what their kernels and the programs

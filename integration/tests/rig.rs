@@ -12,10 +12,12 @@ use std::{
 use anyhow::{Result, ensure};
 use export::Export;
 use rds_csi_integration::rig::{self, ArrayKind, Exit, PORTAL, Plan, Rig, Target, Worker};
+use tokio::process::Command;
 
 fn main() -> ExitCode {
     rig::group(Plan { workers: 2, array: ArrayKind::Bare })
         .test("a_guest_runs_what_it_is_told", a_guest_runs_what_it_is_told)
+        .test("a_person_runs_commands_in_a_guest", a_person_runs_commands_in_a_guest)
         .test("a_program_that_hangs_is_killed", a_program_that_hangs_is_killed)
         .test(
             "programs_in_a_guest_reach_the_host_and_are_reached",
@@ -42,6 +44,22 @@ async fn a_guest_runs_what_it_is_told(rig: &Rig) -> Result<()> {
     ensure!(failed.exit == Exit::Code(3), "{failed}");
     ensure!((failed.stdout.as_str(), failed.stderr.as_str()) == ("to stdout\n", "to stderr\n"), "{failed}");
     ensure!(w1.sh("exit 3").await.is_err(), "sh must not hide a failure");
+    Ok(())
+}
+
+async fn a_person_runs_commands_in_a_guest(rig: &Rig) -> Result<()> {
+    let told = Command::new(env!("CARGO_BIN_EXE_rds-csi-rig"))
+        .arg("run")
+        .arg(rig.worker("w2").guest().directory())
+        .arg("hostname; exit 5")
+        .output()
+        .await?;
+    ensure!((told.stdout.as_slice(), told.status.code()) == (b"w2\n".as_slice(), Some(5)), "{told:?}");
+
+    let wrong =
+        Command::new(env!("CARGO_BIN_EXE_rds-csi-rig")).args(["run", "/nowhere", "true"]).output().await?;
+    let complaint = String::from_utf8_lossy(&wrong.stderr);
+    ensure!(complaint.contains("/nowhere is no guest's directory"), "{complaint}");
     Ok(())
 }
 

@@ -113,17 +113,7 @@ fn place(backtrace: &str) -> String {
 
 /// Leaves a failed rig running for a person to look at.
 fn keep(runtime: &Runtime, rig: &Rig) {
-    eprintln!("rig: kept as it is in {}; Ctrl-C ends it", rig.directory().display());
-    eprintln!("rig: array: ssh -i {} -p {} 127.0.0.1", rig.array().key().display(), rig.array().ssh_port());
-    for worker in rig.workers() {
-        let name = worker.name();
-        eprintln!(
-            "rig: {name}: CSI {}, HTTP {}, API {}",
-            worker.csi_endpoint(),
-            worker.admin_url(),
-            worker.api_address()
-        );
-    }
+    eprintln!("rig: kept as it is; Ctrl-C ends it\n{}", rig.directions());
     // Without a way to hear of Ctrl-C there is nothing to wait for.
     let _ = runtime.block_on(tokio::signal::ctrl_c());
 }

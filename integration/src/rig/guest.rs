@@ -28,6 +28,9 @@ const RUN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Network and a slow guest, on top of what a request itself may take.
 const ANSWER_MARGIN: Duration = Duration::from_secs(15);
 
+/// The file in a guest's directory that says where its requests go.
+const CONTROL: &str = "control";
+
 /// A microVM: storage guest or worker.
 #[derive(Debug)]
 pub struct Guest {
@@ -67,7 +70,10 @@ impl Guest {
         let booted = Machine::start(&self.keeper, &self.hardware, &self.image, &self.directory)
             .await
             .with_context(|| format!("cannot boot {}", self.name()))?;
-        self.control.send_replace(Some(booted.control().await?));
+        let control = booted.control().await?;
+        // For people, whose commands come from another process; see `run_in`.
+        fs::write(self.directory.join(CONTROL), control.to_string())?;
+        self.control.send_replace(Some(control));
         *machine = Some(booted);
         Ok(())
     }
@@ -129,19 +135,8 @@ impl Guest {
 
     /// Runs a shell command for at most this long.
     pub async fn run_for(&self, timeout: Duration, script: &str) -> Result<Output> {
-        let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
-        let request = Request::Run { argv, timeout };
-        let (reply, mut body) = self.ask(request, &[], timeout + ANSWER_MARGIN).await?;
-        let Reply::Ran { exit, stdout } = reply else {
-            bail!("{}: unexpected answer {reply:?}", self.name())
-        };
-        let stderr = body.split_off(stdout.min(body.len()));
-        Ok(Output {
-            command: format!("{}# {script}", self.name()),
-            exit,
-            stdout: String::from_utf8_lossy(&body).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        })
+        let answer = self.ask(shell(script, timeout), &[], timeout + ANSWER_MARGIN).await?;
+        Output::of(self.name(), script, answer)
     }
 
     /// Starts a program that stays; `log` reads what it prints, under the same name.
@@ -296,7 +291,34 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Runs a shell command in a guest of a rig that another process keeps, for as long as it takes: `directory` is the
+/// guest's, as the rig's owner prints it.
+pub async fn run_in(directory: &Path, script: &str) -> Result<Output> {
+    const FOR_EVER: Duration = Duration::from_hours(24);
+
+    let control = fs::read_to_string(directory.join(CONTROL))
+        .with_context(|| format!("{} is no guest's directory, or its rig is gone", directory.display()))?;
+    let mut stream = TcpStream::connect(&control).await.with_context(|| format!("no guest at {control}"))?;
+    protocol::send(&mut stream, &shell(script, FOR_EVER), &[]).await?;
+    Output::of(&directory.display().to_string(), script, protocol::receive(&mut stream).await?)
+}
+
+fn shell(script: &str, timeout: Duration) -> Request {
+    Request::Run { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), timeout }
+}
+
 impl Output {
+    fn of(guest: &str, script: &str, (reply, mut body): (Reply, Vec<u8>)) -> Result<Self> {
+        let Reply::Ran { exit, stdout } = reply else { bail!("{guest}: unexpected answer {reply:?}") };
+        let stderr = body.split_off(stdout.min(body.len()));
+        Ok(Self {
+            command: format!("{guest}# {script}"),
+            exit,
+            stdout: String::from_utf8_lossy(&body).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+
     /// Whether it exited with 0.
     pub fn succeeded(&self) -> bool {
         self.exit == Exit::Code(0)
