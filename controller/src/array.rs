@@ -28,13 +28,16 @@ pub trait Array: Send + Sync + 'static {
     fn volume(&self, id: &VolumeId) -> impl Future<Output = Result<Volume, Error>> + Send;
 
     /// Removes the volume and its data. One that is not there is removed already; one that is not ours is
-    /// [`Error::Foreign`].
+    /// [`Error::Foreign`], one that hosts are let into by name is [`Error::Strangers`].
     fn delete(&self, id: &VolumeId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Sets who may connect from now on. Connections that live go on living.
+    /// Lets these hosts in. [`Error::Strangers`] if another one is let in by name already, whatever anybody's records say.
     fn admit(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
 
-    /// Sets who may connect, then cuts every connection: those admitted come back, all others cannot.
+    /// Sets who may connect from now on, whoever could before. Connections that live go on living.
+    fn dismiss(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// As [`Self::dismiss`], and cuts every connection: those who may come back do, all others cannot.
     fn fence(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
 }
 

@@ -82,8 +82,10 @@ pub async fn publish(
             size: volume.size,
             trace: telemetry::current_traceparent(),
         }),
-        Err(error @ (array::Error::Missing(_) | array::Error::Foreign { .. })) => {
-            // There is nothing to hold. Left in the record, it would hold up a later volume of that name.
+        Err(
+            error @ (array::Error::Missing(_) | array::Error::Foreign { .. } | array::Error::Strangers(_)),
+        ) => {
+            // The array has let nobody in. Left in the record, the node would keep others from what it does not hold.
             store.replace(&id, revision, before).await?;
             Err(error.into())
         }

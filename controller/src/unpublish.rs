@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use rds_csi_api::{Failure, Kind, NodeName, Nqn, VolumeId};
+use rds_csi_api::{Failure, HostNqn, Kind, NodeName, Nqn, VolumeId};
 
-use crate::array::{self, Array};
-use crate::attachments::decide::{self, Fence, Refusal, Unpublish};
+use crate::array::{self, Array, Export, Volume};
+use crate::attachments::decide::{self, Fence, Refusal, Release};
 use crate::attachments::store::{self, Store, Stored};
 use crate::node_agents::Witness;
 use crate::publish::admitted;
@@ -63,30 +63,65 @@ pub async fn unpublish(
 ) -> Result<(), Error> {
     let Stored { record, revision } = store.load(&id).await?;
     let leaving: Vec<NodeName> = match from {
-        From::Node(node) => record.of(&node).map(|_| node).into_iter().collect(),
+        From::Node(node) if record.of(&node).is_none() => {
+            return forget(array, nodes, fence, &id, node).await;
+        }
+        From::Node(node) => vec![node],
         From::Everywhere => record.nodes().cloned().collect(),
     };
-    let nqn = Nqn::of_volume(&id);
-    let testimonies = join_all(leaving.iter().map(|node| nodes.testify(node, &id, &nqn))).await;
-    let leaving: BTreeMap<_, _> = leaving.into_iter().zip(testimonies).collect();
-    let decision = decide::unpublish(&record, leaving, fence);
-    let left = match decision.map_err(|source| Error::Refused { id: id.clone(), source })? {
-        Unpublish::Nothing => return Ok(()),
-        Unpublish::Detach(left) => {
-            // Without a fence every host may connect as long as the volume is there.
-            if fence == Fence::Acl {
-                gone_or(array.admit(&id, &admitted(fence, &left)).await)?;
-            }
-            left
-        }
-        Unpublish::FenceAndDetach(left) => {
-            tracing::warn!(volume = %id, "a node gave no answer, and is shut out by the array");
-            gone_or(array.fence(&id, &admitted(fence, &left)).await)?;
-            left
-        }
-    };
+    if leaving.is_empty() {
+        return Ok(());
+    }
+    let left = record.without(&leaving);
+    let_go(array, nodes, fence, &id, leaving, &admitted(fence, &left)).await?;
     store.replace(&id, revision, left).await?;
     Ok(())
+}
+
+/// A node that the record does not name holds nothing, unless the array still lets it in: attached by a program whose
+/// records are lost, it would keep every other node out.
+async fn forget(
+    array: &impl Array,
+    nodes: &impl Witness,
+    fence: Fence,
+    id: &VolumeId,
+    node: NodeName,
+) -> Result<(), Error> {
+    if fence == Fence::None {
+        return Ok(());
+    }
+    let host = HostNqn::of(&node);
+    match array.volume(id).await {
+        Ok(Volume { export: Export::Hosts(hosts), .. }) if hosts.contains(&host) => {
+            let hosts = hosts.into_iter().filter(|other| *other != host);
+            let_go(array, nodes, fence, id, vec![node], &Export::to_hosts(hosts)).await
+        }
+        outcome => Ok(gone_or(outcome)?),
+    }
+}
+
+/// Asks the nodes, and takes them off the array's list by their word, or behind a fence.
+async fn let_go(
+    array: &impl Array,
+    nodes: &impl Witness,
+    fence: Fence,
+    id: &VolumeId,
+    leaving: Vec<NodeName>,
+    left: &Export,
+) -> Result<(), Error> {
+    let nqn = Nqn::of_volume(id);
+    let testimonies = join_all(leaving.iter().map(|node| nodes.testify(node, id, &nqn))).await;
+    let leaving: BTreeMap<_, _> = leaving.into_iter().zip(testimonies).collect();
+    let release = decide::release(leaving, fence);
+    match release.map_err(|source| Error::Refused { id: id.clone(), source })? {
+        // Without a fence every host may connect as long as the volume is there.
+        Release::Clean if fence == Fence::None => Ok(()),
+        Release::Clean => Ok(gone_or(array.dismiss(id, left).await)?),
+        Release::BehindFence => {
+            tracing::warn!(volume = %id, "a node gave no answer, and is shut out by the array");
+            Ok(gone_or(array.fence(id, left).await)?)
+        }
+    }
 }
 
 /// A volume that is gone lets nobody in.

@@ -22,6 +22,7 @@ pub async fn every_clause(array: &impl Array) {
     what_is_not_there_is_missing_and_deleted_already(array).await;
     who_may_connect_is_set_as_often_as_asked(array).await;
     a_fence_lets_in_those_it_names(array).await;
+    nobody_joins_or_removes_what_a_stranger_is_let_into(array).await;
     no_host_is_nobody(array).await;
 }
 
@@ -46,6 +47,7 @@ async fn made(array: &impl Array, wanted: &Wanted) -> Volume {
 }
 
 async fn removed(array: &impl Array, id: &VolumeId) {
+    array.dismiss(id, &Export::Off).await.expect("nobody is let in");
     array.delete(id).await.expect("the volume is removed");
     assert_eq!(array.volume(id).await, Err(Error::Missing(id.clone())));
 }
@@ -94,6 +96,7 @@ async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {
     let missing = Err(Error::Missing(id.clone()));
     assert_eq!(array.volume(&id).await, missing);
     assert_eq!(array.admit(&id, &Export::AnyHost).await, missing);
+    assert_eq!(array.dismiss(&id, &Export::Off).await, missing);
     assert_eq!(array.fence(&id, &Export::Off).await, missing);
     assert_eq!(array.delete(&id).await, Ok(()));
     assert_eq!(array.delete(&id).await, Ok(()));
@@ -111,7 +114,7 @@ async fn who_may_connect_is_set_as_often_as_asked(array: &impl Array) {
         Export::AnyHost,
         Export::Off,
     ] {
-        let volume = array.admit(&wanted.id, &export).await.expect("it is admitted");
+        let volume = array.dismiss(&wanted.id, &export).await.expect("it is set");
         assert_eq!(volume.export, export);
     }
     removed(array, &wanted.id).await;
@@ -123,6 +126,22 @@ async fn a_fence_lets_in_those_it_names(array: &impl Array) {
     for export in [hosts(&["w2"]), Export::Off, Export::Off] {
         let volume = array.fence(&wanted.id, &export).await.expect("it is fenced");
         assert_eq!(volume.export, export);
+    }
+    removed(array, &wanted.id).await;
+}
+
+/// What the array itself knows holds against every record: a program that lost its own lets no second writer in.
+async fn nobody_joins_or_removes_what_a_stranger_is_let_into(array: &impl Array) {
+    let wanted = Wanted { export: hosts(&["w1", "w2"]), ..wanted("contract strangers", Bytes::gib(1)) };
+    let before = made(array, &wanted).await;
+    let strangers = Error::Strangers(wanted.id.clone());
+    for export in [hosts(&["w1"]), hosts(&["w3"]), hosts(&["w1", "w3"]), Export::Off] {
+        assert_eq!(array.admit(&wanted.id, &export).await.as_ref(), Err(&strangers));
+    }
+    assert_eq!(array.delete(&wanted.id).await.as_ref(), Err(&strangers));
+    assert_eq!(array.volume(&wanted.id).await, Ok(before));
+    for export in [hosts(&["w1", "w2"]), hosts(&["w1", "w2", "w3"])] {
+        assert_eq!(array.admit(&wanted.id, &export).await.expect("nobody is a stranger").export, export);
     }
     removed(array, &wanted.id).await;
 }

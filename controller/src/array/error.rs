@@ -36,6 +36,12 @@ pub enum Error {
         /// By what it was told.
         why: String,
     },
+    /// The array lets hosts in by name that nobody spoke of.
+    #[error(
+        "the array lets hosts into volume {0} that no record names, so they may be writing: detach it from the node that \
+         has it, or, if none has, switch its export off on the array"
+    )]
+    Strangers(VolumeId),
     /// An image file without a disk. It may hold somebody's data, so it is not used again.
     #[error(
         "the file {path} is there, but no disk that uses it: it may hold data of an earlier volume, so it is never \
@@ -110,7 +116,9 @@ impl Failure for Error {
         match self {
             Self::Missing(_) => Kind::Missing,
             Self::Conflict { .. } => Kind::Conflict,
-            Self::Foreign { .. } | Self::Leftover { .. } | Self::Denied { .. } => Kind::Refused,
+            Self::Foreign { .. } | Self::Strangers(_) | Self::Leftover { .. } | Self::Denied { .. } => {
+                Kind::Refused
+            }
             Self::Full { .. } => Kind::Full,
             Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,

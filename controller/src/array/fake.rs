@@ -119,12 +119,27 @@ impl Array for FakeArray {
 
     async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
         self.operate(|world| {
+            if let Some(Volume { export: Export::Hosts(_), .. }) = world.volumes.get(id) {
+                return Err(Error::Strangers(id.clone()));
+            }
             world.volumes.remove(id);
             Ok(())
         })
     }
 
     async fn admit(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
+        self.operate(|world| {
+            let present = world.volumes.get(id).map(|volume| &volume.export);
+            let strangers = match (present, normal(export)) {
+                (Some(Export::Hosts(present)), Export::Hosts(known)) => !present.is_subset(&known),
+                (Some(Export::Hosts(_)), Export::Off) => true,
+                _ => false,
+            };
+            if strangers { Err(Error::Strangers(id.clone())) } else { world.set_export(id, export) }
+        })
+    }
+
+    async fn dismiss(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
         self.operate(|world| world.set_export(id, export))
     }
 

@@ -103,20 +103,22 @@ impl Array for RouterOs {
         let place = self.place(&wanted.id, &nqn);
         let line = place.create(wanted.size, wanted.port, &wanted.export, &wanted.label);
         let disk = self.disk("create", &place, &line).await?;
-        let conflict = |what, found: String, wanted: String, id: &VolumeId| {
-            if found == wanted {
-                Ok(())
-            } else {
-                Err(Error::Conflict { id: id.clone(), what, found, wanted })
-            }
-        };
-        conflict("type", disk.kind.clone(), "file".into(), &wanted.id)?;
-        conflict("file path", disk.path.clone(), place.image(), &wanted.id)?;
-        conflict("NQN", disk.nqn.clone(), nqn.to_string(), &wanted.id)?;
-        conflict("port", disk.port.to_string(), wanted.port.to_string(), &wanted.id)?;
         let owner = disk.comment.split(' ').next().filter(|owner| owner.starts_with("rds-csi:"));
-        conflict("owner", owner.unwrap_or(&place.owner()).into(), place.owner(), &wanted.id)?;
-        conflict("size", disk.size.to_string(), wanted.size.to_string(), &wanted.id)?;
+        // A disk without a comment counts as ours: the Go driver wrote none.
+        let owner = owner.map_or_else(|| place.owner(), Into::into);
+        let compared = [
+            ("type", disk.kind.clone(), "file".into()),
+            ("file path", disk.path.clone(), place.image()),
+            ("NQN", disk.nqn.clone(), nqn.to_string()),
+            ("owner", owner, place.owner()),
+            ("port", disk.port.to_string(), wanted.port.to_string()),
+            ("size", disk.size.to_string(), wanted.size.to_string()),
+        ];
+        if let Some((what, found, wanted_so)) =
+            compared.into_iter().find(|(_, found, wanted)| found != wanted)
+        {
+            return Err(Error::Conflict { id: wanted.id.clone(), what, found, wanted: wanted_so });
+        }
         volume(&place, &disk)
     }
 
@@ -137,6 +139,13 @@ impl Array for RouterOs {
         let nqn = Nqn::of_volume(id);
         let place = self.place(id, &nqn);
         let disk = self.disk("admit", &place, &place.admit(export)).await?;
+        volume(&place, &disk)
+    }
+
+    async fn dismiss(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        let disk = self.disk("dismiss", &place, &place.dismiss(export)).await?;
         volume(&place, &disk)
     }
 
@@ -177,5 +186,6 @@ fn stopped(mark: Mark, place: &Place<'_>) -> Error {
             foreign("its subvolume holds other files than one image, or another disk uses it")
         }
         Mark::Leftover => Error::Leftover { path: place.image() },
+        Mark::Strangers => Error::Strangers(place.id.clone()),
     }
 }

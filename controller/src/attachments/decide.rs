@@ -10,6 +10,9 @@ use super::record::{Attachment, Record, Rights, Shape};
 /// A live migration needs two nodes. More would be a cluster filesystem, which this is not for.
 const MOST_WRITERS: usize = 2;
 
+/// Every node is named in each command about the volume, and a command has 2 kB.
+const MOST_READERS: usize = 4;
+
 /// A node's wish to hold the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -52,15 +55,13 @@ pub enum Publish {
     Keep,
 }
 
-/// What is to be done about nodes that are to let a volume go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unpublish {
-    /// None of the nodes holds it.
-    Nothing,
-    /// Nothing of it is left on the nodes: let only the nodes of this record in, then write it.
-    Detach(Record),
-    /// A node may still write: cut its connection first, then as for [`Unpublish::Detach`].
-    FenceAndDetach(Record),
+/// How nodes let a volume go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Nothing of it is left on them.
+    Clean,
+    /// One may still write: its connection is to be cut before it counts as gone.
+    BehindFence,
 }
 
 /// Why it must not be.
@@ -78,14 +79,12 @@ pub enum Refusal {
         how: &'static str,
     },
     /// As many nodes hold it as may.
-    #[error(
-        "nodes {first} and {second} hold the volume, and two is the most: one of them must let it go first"
-    )]
+    #[error("nodes {holders} hold the volume, and {most} is the most: one of them must let it go first")]
     Full {
-        /// One node.
-        first: NodeName,
-        /// The other.
-        second: NodeName,
+        /// Their names.
+        holders: String,
+        /// How many may.
+        most: usize,
     },
     /// The node holds it in another way.
     #[error(
@@ -156,26 +155,16 @@ pub fn publish(record: &Record, claim: Claim, now: SystemTime) -> Result<Publish
     if let Some((holder, held)) = stranger {
         return Err(Refusal::Held { holder: holder.clone(), how: name(held.mode) });
     }
-    let holders: Vec<_> = record.nodes().collect();
-    match holders[..] {
-        [first, second, ..] if mode == AccessMode::MultiNodeWriter && holders.len() >= MOST_WRITERS => {
-            Err(Refusal::Full { first: first.clone(), second: second.clone() })
-        }
-        _ => Ok(Publish::Attach(record.with(node, Attachment { shape, mode, rights, since: now }))),
+    let most = if mode == AccessMode::MultiNodeWriter { MOST_WRITERS } else { MOST_READERS };
+    if record.nodes().count() >= most {
+        let holders = record.nodes().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+        return Err(Refusal::Full { holders, most });
     }
+    Ok(Publish::Attach(record.with(node, Attachment { shape, mode, rights, since: now })))
 }
 
-/// Whether nodes may let a volume go, given what they say of it themselves. Nodes that do not hold it are passed over.
-pub fn unpublish(
-    record: &Record,
-    leaving: BTreeMap<NodeName, Testimony>,
-    fence: Fence,
-) -> Result<Unpublish, Refusal> {
-    let leaving: Vec<_> = leaving.into_iter().filter(|(node, _)| record.of(node).is_some()).collect();
-    if leaving.is_empty() {
-        return Ok(Unpublish::Nothing);
-    }
-    let left = record.without(leaving.iter().map(|(node, _)| node));
+/// Whether nodes that hold a volume may let it go, given what they say of it themselves.
+pub fn release(leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Result<Release, Refusal> {
     let mut silent = None;
     for (node, testimony) in leaving {
         match testimony {
@@ -185,8 +174,8 @@ pub fn unpublish(
         }
     }
     match (silent, fence) {
-        (None, _) => Ok(Unpublish::Detach(left)),
-        (Some(_), Fence::Acl) => Ok(Unpublish::FenceAndDetach(left)),
+        (None, _) => Ok(Release::Clean),
+        (Some(_), Fence::Acl) => Ok(Release::BehindFence),
         (Some((node, why)), Fence::None) => Err(Refusal::Unfenced { node, why }),
     }
 }

@@ -1,10 +1,10 @@
 //! A volume's attachments, from the first publish to the last detach and its deletion, over the fakes.
 
-use rds_csi_api::{AccessMode, Bytes, HostNqn, Portal};
+use rds_csi_api::{AccessMode, Bytes, Portal};
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
-use crate::array::{Export, Label, Wanted};
+use crate::array::{Label, Wanted};
 use crate::attachments::store::InMemory;
 use crate::attachments::{Claim, Rights, Shape, Testimony};
 use crate::delete::{self, delete};
@@ -145,6 +145,7 @@ async fn an_empty_node_id_means_every_node() {
 async fn a_volume_that_is_gone_can_be_detached_but_not_attached() {
     let world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
+    world.array.dismiss(&world.id, &Export::Off).await.unwrap();
     world.array.delete(&world.id).await.unwrap();
     world.detach(From::Node(node("w1"))).await.unwrap();
     assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
@@ -159,6 +160,28 @@ async fn an_attach_whose_answer_was_lost_is_held_and_goes_on_when_repeated() {
     assert_eq!((world.export(), world.holders().await), (Export::Off, vec!["w1".to_owned()]));
     world.attach("w1").await.unwrap();
     assert_eq!(world.export(), hosts(&["w1"]));
+}
+
+#[tokio::test]
+async fn a_program_that_lost_its_records_lets_no_second_writer_in() {
+    let mut world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    world.store = InMemory::default();
+    let refused = world.attach("w2").await.unwrap_err();
+    assert_eq!(refused, publish::Error::Array(array::Error::Strangers(world.id.clone())));
+    assert_eq!((world.export(), world.holders().await), (hosts(&["w1"]), vec![]));
+    let refused = delete(&world.array, &world.store, world.id.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+
+    // The node that the array knows may go on, and it may leave, by the same rules as ever.
+    world.nodes.say(&node("w1"), Testimony::InUse("mounted".into()));
+    assert_eq!(world.detach(From::Node(node("w1"))).await.unwrap_err().kind(), Kind::InUse);
+    world.nodes.say(&node("w1"), Testimony::Gone);
+    world.detach(From::Node(node("w2"))).await.unwrap();
+    assert_eq!(world.export(), hosts(&["w1"]));
+    world.detach(From::Node(node("w1"))).await.unwrap();
+    assert_eq!(world.export(), Export::Off);
+    world.attach("w2").await.unwrap();
 }
 
 #[tokio::test]

@@ -153,8 +153,10 @@ async fn a_node_that_does_not_answer_is_shut_out_first_and_the_other_goes_on() {
     world.unpublish(&volume, "w1").await.unwrap();
     assert_admitted(&world, &["w2"]);
     let fence = world.simulator.commands().lines.pop().unwrap().line;
-    let (off, on) =
-        (fence.find("nvme-tcp-export=no}").unwrap(), fence.rfind("nvme-tcp-export=yes}").unwrap());
+    let (off, on) = (
+        fence.find("set $ours nvme-tcp-export=no}").unwrap(),
+        fence.rfind("set $ours nvme-tcp-export=yes}").unwrap(),
+    );
     assert!(off < on, "the survivor is let in again: {fence}");
     drop(agents);
     world.unpublish(&volume, "w2").await.unwrap();
@@ -178,6 +180,31 @@ async fn without_a_fence_a_node_that_does_not_answer_keeps_the_volume() {
     drop(agents);
     assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, "--fence acl");
     world.end_with_leftovers().await;
+}
+
+#[tokio::test]
+async fn a_program_that_was_started_again_lets_no_second_writer_in() {
+    let world = World::new().await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    let world = world.restart().await;
+    assert_refused(
+        world.publish(&volume, "w2", filesystem()).await,
+        Code::FailedPrecondition,
+        "no record names",
+    );
+    assert_refused(world.delete(&volume.volume_id).await, Code::FailedPrecondition, "no record names");
+    assert_admitted(&world, &["w1"]);
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    let world = world.restart().await;
+    world.unpublish(&volume, "w2").await.unwrap();
+    assert_admitted(&world, &["w1"]);
+    world.unpublish(&volume, "w1").await.unwrap();
+    assert_admitted(&world, &[]);
+    world.publish(&volume, "w2", filesystem()).await.unwrap();
+    world.unpublish(&volume, "w2").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
 }
 
 #[tokio::test]

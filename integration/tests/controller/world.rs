@@ -87,6 +87,14 @@ impl World {
         self.simulator.commands().lines.len()
     }
 
+    /// Ends the controller, and starts another in its place.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { simulator, controller, site } = self;
+        controller.stop().await.unwrap();
+        let controller = self::controller(&site, |_| {}).await;
+        Self { simulator, controller, site }
+    }
+
     /// Ends everything, with volumes left on the array by the test's own doing.
     pub(crate) async fn end_with_leftovers(self) {
         self.controller.stop().await.unwrap();

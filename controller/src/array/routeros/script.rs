@@ -44,11 +44,19 @@ pub(super) enum Mark {
     OtherFiles,
     /// There is an image file and no disk.
     Leftover,
+    /// Hosts are let in that nobody spoke of.
+    Strangers,
 }
 
 impl Mark {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Missing, Self::NotAVolume, Self::OtherCluster, Self::OtherFiles, Self::Leftover];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Missing,
+        Self::NotAVolume,
+        Self::OtherCluster,
+        Self::OtherFiles,
+        Self::Leftover,
+        Self::Strangers,
+    ];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -57,6 +65,7 @@ impl Mark {
             Self::OtherCluster => "rds-csi: other cluster",
             Self::OtherFiles => "rds-csi: other files",
             Self::Leftover => "rds-csi: leftover file",
+            Self::Strangers => "rds-csi: other hosts",
         }
     }
 
@@ -123,55 +132,50 @@ impl Place<'_> {
         )
     }
 
-    /// Sets who may connect, where it differs. Hosts are narrowed before the export goes on, and widened after it went off.
+    /// Lets hosts in, unless others than they are let in already.
     pub(super) fn admit(&self, export: &Export) -> String {
-        let ours = self.ours_or_stop();
-        let (hosts, switch) = (set_hosts(export), set_export(export));
-        if is_off(export) {
-            format!("{ours}; {switch}; {hosts}; {SHOW}")
-        } else {
-            format!("{ours}; {hosts}; {switch}; {SHOW}")
-        }
+        let set = set(export);
+        format!("{}; {}; {set}; {SHOW}", self.ours_or_stop(), strangers_or_go_on(export))
     }
 
-    /// As [`Self::admit`], and switches the export off and on, since a list alone cuts no connection.
+    /// Sets who may connect, whoever was let in before.
+    pub(super) fn dismiss(&self, export: &Export) -> String {
+        format!("{}; {}; {SHOW}", self.ours_or_stop(), set(export))
+    }
+
+    /// As [`Self::dismiss`], with the export off meanwhile, since a list alone cuts no connection.
     pub(super) fn fence(&self, export: &Export) -> String {
-        let (ours, hosts) = (self.ours_or_stop(), set_hosts(export));
-        let off = set_export(&Export::Off);
-        let on = set_export(export);
-        format!("{ours}; {off}; {hosts}; {on}; {SHOW}")
+        format!("{}; {}; {}; {SHOW}", self.ours_or_stop(), set_switch("no"), set(export))
     }
 
-    /// Removes disk and subvolume, as far as they are there and ours.
+    /// Removes disk and subvolume, as far as they are there and ours, and unless hosts are let in by name.
     ///
     /// A flat image of the Go driver, `/<pool>/…/<id>.img`, is removed as a file, since its disk leaves it behind. A
-    /// subvolume goes only if there is nothing but our image in it.
+    /// subvolume goes only if there is nothing but our image in it, which is looked at before the first effect.
     pub(super) fn delete(&self) -> String {
+        let (pool, id) = (literally(self.pool.as_str()), literally(self.id.as_str()));
         let fs = quote(self.pool.as_str());
         let image = quote(self.image());
-        let flat = quote(format!(
-            "^/{}/(.+/)?{}[.]img$",
-            literally(self.pool.as_str()),
-            literally(self.id.as_str())
-        ));
-        let inside = format!("{}/{}/", literally(self.pool.as_str()), literally(self.id.as_str()));
+        let flat = quote(format!("^/{pool}/(.+/)?{id}[.]img$"));
         let files = format!(
             "[:len [/file find name~{}]]>[:len [/file find name={}]]",
-            quote(format!("^{inside}")),
+            quote(format!("^{pool}/{id}/")),
             quote(self.image_file()),
         );
-        let disks = format!("[:len [/disk find file-path~{}]]>0", quote(format!("^/{inside}")));
+        let disks = format!("[:len [/disk find file-path~{}]]>0", quote(format!("^/{pool}/{id}/")));
         format!(
-            ":if ([:len [/disk find slot=$volume]]>0) do={{{ours}; \
-             :local path [/disk get $ours file-path]; \
-             :if ($path!={image} && !($path~{flat})) do={{{not_a_volume}}}; \
+            ":if ({files}) do={{{other_files}}}; \
+             :if ([:len [/disk find slot=$volume]]>0) do={{{ours}; {strangers}; \
+             :local path [/disk get $ours file-path]; :local image {image}; \
+             :if ($path!=$image && !($path~{flat})) do={{{not_a_volume}}}; \
              /disk remove $ours; \
-             :if ($path!={image}) do={{/file remove [/file find name=[:pick $path 1 [:len $path]]]}}}}; \
+             :if ($path!=$image) do={{/file remove [/file find name=[:pick $path 1 [:len $path]]]}}}}; \
              :local subvolume [/disk/btrfs/subvolume find fs={fs} name=$volume]; \
              :if ([:len $subvolume]>0) do={{\
-             :if ({files} || {disks}) do={{{other_files}}}; \
+             :if ({disks}) do={{{other_files}}}; \
              /disk/btrfs/subvolume remove $subvolume}}",
             ours = self.ours_or_stop(),
+            strangers = strangers_or_go_on(&Export::Off),
             not_a_volume = Mark::NotAVolume.stop(),
             other_files = Mark::OtherFiles.stop(),
         )
@@ -206,20 +210,38 @@ impl Place<'_> {
     }
 }
 
-/// Setting a property to what it is may tear the export down on the device, so only a difference is set.
-fn set_hosts(export: &Export) -> String {
-    let hosts = quote(host_list(export));
-    format!(
-        ":if ([:len [/disk find slot=$volume nvme-tcp-server-allow-host-name={hosts}]]=0) \
-         do={{/disk set $ours nvme-tcp-server-allow-host-name={hosts}}}"
-    )
+/// Stops if the array lets a host in by name that is none of these.
+fn strangers_or_go_on(export: &Export) -> String {
+    const LIST: &str = "nvme-tcp-server-allow-host-name";
+    let admitted = format!("/disk find slot=$volume nvme-tcp-export=yes {LIST}~{}", quote("."));
+    let known = match export {
+        Export::Hosts(hosts) if !hosts.is_empty() => {
+            let hosts: Vec<_> = hosts.iter().map(|host| literally(host.as_str())).collect();
+            let known = format!("^(({})(, *|$))*$", hosts.join("|"));
+            format!("[:len [{admitted} {LIST}~{}]]", quote(known))
+        }
+        Export::Hosts(_) | Export::Off => "0".into(),
+        // Without a fence nobody is kept from anything.
+        Export::AnyHost => format!("[:len [{admitted}]]"),
+    };
+    format!(":if ([:len [{admitted}]]>{known}) do={{{}}}", Mark::Strangers.stop())
 }
 
-fn set_export(export: &Export) -> String {
-    let switch = yes_or_no(export);
+/// Sets hosts and switch, where they differ: setting a property to what it is may tear the export down on the device.
+/// The list is set while the export is off, or narrows it before it goes on, so that an empty one lets nobody in.
+fn set(export: &Export) -> String {
+    let hosts = format!(
+        ":local hosts {}; :if ([:len [/disk find slot=$volume nvme-tcp-server-allow-host-name=$hosts]]=0) \
+         do={{/disk set $ours nvme-tcp-server-allow-host-name=$hosts}}",
+        quote(host_list(export))
+    );
+    let switch = set_switch(yes_or_no(export));
+    if is_off(export) { format!("{switch}; {hosts}") } else { format!("{hosts}; {switch}") }
+}
+
+fn set_switch(to: &'static str) -> String {
     format!(
-        ":if ([:len [/disk find slot=$volume nvme-tcp-export={switch}]]=0) \
-         do={{/disk set $ours nvme-tcp-export={switch}}}"
+        ":if ([:len [/disk find slot=$volume nvme-tcp-export={to}]]=0) do={{/disk set $ours nvme-tcp-export={to}}}"
     )
 }
 

@@ -84,12 +84,12 @@ impl Session {
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| Error::Unreachable("the program is shutting down".into()))?;
         let link = self.link(deadline).await?;
-        let answered = timeout_at(deadline, exchange(&link, command)).await;
-        answered.unwrap_or_else(|_| {
-            // Commands that are on their way over it may still arrive.
+        let answered = timeout_at(deadline, exchange(&link, command)).await.unwrap_or(Err(Error::Late));
+        if let Err(Error::Late | Error::Lost(_)) = answered {
+            // It is given no other command. Those that are on their way over it may still arrive.
             link.distrusted().cancel();
-            Err(Error::Late)
-        })
+        }
+        answered
     }
 
     /// The link, if there is one or one is just being made; else at once why there is none.

@@ -38,15 +38,6 @@ fn held_by(names: &[&str], shape: Shape, mode: AccessMode) -> Record {
     })
 }
 
-fn unpublish_from(
-    record: &Record,
-    leaving: &[(&str, Testimony)],
-    fence: Fence,
-) -> Result<Unpublish, Refusal> {
-    let leaving = leaving.iter().map(|(name, testimony)| (node(name), testimony.clone())).collect();
-    unpublish(record, leaving, fence)
-}
-
 #[test]
 fn a_second_node_is_let_in_only_where_both_share() {
     for shape in SHAPES {
@@ -90,7 +81,7 @@ fn a_second_node_reads_who_holds_the_volume() {
 fn a_shared_block_volume_has_two_nodes_and_no_third() {
     let record = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
     let third = publish_on(&record, claim("w3", Shape::Block, AccessMode::MultiNodeWriter));
-    assert_eq!(third, Err(Refusal::Full { first: node("w1"), second: node("w2") }));
+    assert_eq!(third, Err(Refusal::Full { holders: "w1 and w2".into(), most: 2 }));
 }
 
 #[test]
@@ -127,92 +118,65 @@ fn a_repeat_is_kept_and_anything_else_on_the_same_node_is_a_conflict() {
 }
 
 #[test]
+fn readers_are_as_many_as_one_command_can_name() {
+    let names = ["w1", "w2", "w3", "w4"];
+    let record = held_by(&names, Shape::Filesystem, AccessMode::MultiNodeReader);
+    let fifth = publish_on(&record, claim("w5", Shape::Filesystem, AccessMode::MultiNodeReader));
+    assert!(matches!(fifth, Err(Refusal::Full { most: 4, .. })));
+}
+
+#[test]
 fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
-    let gone = Testimony::Gone;
-    let in_use = Testimony::InUse("process 7 (postgres) has /data/x open".into());
-    let silent = Testimony::Silent("connection refused".into());
-    let one = held_by(&["w1"], Shape::Block, AccessMode::MultiNodeWriter);
-    let two = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
-    let w2 = two.without([&node("w1")]);
-    let none = Record::default();
-    let in_use_refusal =
-        Err(Refusal::InUse { node: node("w1"), what: "process 7 (postgres) has /data/x open".into() });
-    let unfenced = Err(Refusal::Unfenced { node: node("w1"), why: "connection refused".into() });
+    let (in_use, why) = ("process 7 (postgres) has /data/x open", "connection refused");
+    let refused_as_used = Err(Refusal::InUse { node: node("w1"), what: in_use.into() });
+    let refused_as_silent = Err(Refusal::Unfenced { node: node("w1"), why: why.into() });
+    let (gone, in_use, silent) =
+        (Testimony::Gone, Testimony::InUse(in_use.into()), Testimony::Silent(why.into()));
     let table = [
-        (&one, &gone, Fence::Acl, Ok(Unpublish::Detach(none.clone()))),
-        (&one, &gone, Fence::None, Ok(Unpublish::Detach(none.clone()))),
-        (&one, &in_use, Fence::Acl, in_use_refusal.clone()),
-        (&one, &in_use, Fence::None, in_use_refusal.clone()),
-        (&one, &silent, Fence::Acl, Ok(Unpublish::FenceAndDetach(none.clone()))),
-        (&one, &silent, Fence::None, unfenced.clone()),
-        (&two, &gone, Fence::Acl, Ok(Unpublish::Detach(w2.clone()))),
-        (&two, &gone, Fence::None, Ok(Unpublish::Detach(w2.clone()))),
-        (&two, &in_use, Fence::Acl, in_use_refusal.clone()),
-        (&two, &in_use, Fence::None, in_use_refusal),
-        (&two, &silent, Fence::Acl, Ok(Unpublish::FenceAndDetach(w2))),
-        (&two, &silent, Fence::None, unfenced),
-        (&none, &gone, Fence::Acl, Ok(Unpublish::Nothing)),
-        (&none, &in_use, Fence::None, Ok(Unpublish::Nothing)),
-        (&none, &silent, Fence::None, Ok(Unpublish::Nothing)),
+        (&gone, Fence::Acl, Ok(Release::Clean)),
+        (&gone, Fence::None, Ok(Release::Clean)),
+        (&in_use, Fence::Acl, refused_as_used.clone()),
+        (&in_use, Fence::None, refused_as_used),
+        (&silent, Fence::Acl, Ok(Release::BehindFence)),
+        (&silent, Fence::None, refused_as_silent),
     ];
-    for (record, testimony, fence, expected) in table {
-        let decision = unpublish_from(record, &[("w1", testimony.clone())], fence);
-        assert_eq!(decision, expected, "{testimony:?} {fence:?}");
+    for (testimony, fence, expected) in table {
+        assert_eq!(release([(node("w1"), testimony.clone())].into(), fence), expected);
     }
 }
 
 #[test]
 fn of_several_that_leave_one_that_uses_it_stops_all_and_one_that_is_silent_fences_all() {
-    let two = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
-    let silent = ("w1", Testimony::Silent("no route".into()));
-    let in_use = ("w2", Testimony::InUse("mounted".into()));
-    let decision = unpublish_from(&two, &[silent.clone(), in_use], Fence::Acl);
+    let silent = (node("w1"), Testimony::Silent("no route".into()));
+    let in_use = (node("w2"), Testimony::InUse("mounted".into()));
+    let decision = release([silent.clone(), in_use].into(), Fence::Acl);
     assert!(matches!(decision, Err(Refusal::InUse { .. })));
-    let decision = unpublish_from(&two, &[silent, ("w2", Testimony::Gone)], Fence::Acl);
-    assert_eq!(decision, Ok(Unpublish::FenceAndDetach(Record::default())));
+    assert_eq!(release([silent, (node("w2"), Testimony::Gone)].into(), Fence::Acl), Ok(Release::BehindFence));
 }
 
-#[derive(Debug, Clone)]
-enum Request {
-    Publish(Claim),
-    Unpublish { leaving: BTreeMap<NodeName, Testimony>, fence: Fence },
-}
-
-fn any_request() -> impl Strategy<Value = Request> {
-    let node = || (0..4_u8).prop_map(|number| node(&format!("w{number}")));
+fn any_claim() -> impl Strategy<Value = Claim> {
+    let node = (0..8_u8).prop_map(|number| node(&format!("w{number}")));
     let rights = prop_oneof![Just(Rights::Write), Just(Rights::Read)];
-    let publish =
-        (node(), 0..SHAPES.len(), 0..MODES.len(), rights).prop_map(|(node, shape, mode, rights)| {
-            Request::Publish(Claim { node, shape: SHAPES[shape], mode: MODES[mode], rights })
-        });
-    let testimony = prop_oneof![
-        Just(Testimony::Gone),
-        Just(Testimony::InUse("mounted".into())),
-        Just(Testimony::Silent("no answer".into())),
-    ];
-    let fence = prop_oneof![Just(Fence::None), Just(Fence::Acl)];
-    let leaving = proptest::collection::btree_map(node(), testimony, 0..3);
-    let unpublish = (leaving, fence).prop_map(|(leaving, fence)| Request::Unpublish { leaving, fence });
-    prop_oneof![publish, unpublish]
+    (node, 0..SHAPES.len(), 0..MODES.len(), rights).prop_map(|(node, shape, mode, rights)| Claim {
+        node,
+        shape: SHAPES[shape],
+        mode: MODES[mode],
+        rights,
+    })
 }
 
 proptest! {
     #[test]
     fn whatever_is_asked_no_two_nodes_hold_what_one_of_them_does_not_share(
-        requests in proptest::collection::vec(any_request(), 0..40),
+        claims in proptest::collection::vec((any_claim(), any::<bool>()), 0..40),
     ) {
         let mut record = Record::default();
-        for request in requests {
-            let (asked, before) = (request.clone(), record.clone());
-            record = match request {
-                Request::Publish(claim) => match publish(&record, claim, NOW) {
-                    Ok(Publish::Attach(after)) => after,
-                    Ok(Publish::Keep) | Err(_) => record,
-                },
-                Request::Unpublish { leaving, fence } => match unpublish(&record, leaving, fence) {
-                    Ok(Unpublish::Detach(after) | Unpublish::FenceAndDetach(after)) => after,
-                    Ok(Unpublish::Nothing) | Err(_) => record,
-                },
+        for (claim, leaves) in claims {
+            let (node, before) = (claim.node.clone(), record.clone());
+            record = match publish(&record, claim, NOW) {
+                _ if leaves => record.without([&node]),
+                Ok(Publish::Attach(after)) => after,
+                Ok(Publish::Keep) | Err(_) => record,
             };
             let modes: BTreeSet<_> = record.attachments().map(|(_, held)| held.mode).collect();
             let nodes = record.nodes().count();
@@ -222,11 +186,9 @@ proptest! {
                 held.shape == Shape::Filesystem && held.mode == AccessMode::MultiNodeWriter
             };
             prop_assert!(!record.attachments().any(|(_, held)| destroyed(held)));
-            // Nobody is detached but by request, and nobody who says that it uses the volume.
-            for lost in before.nodes().filter(|node| record.of(node).is_none()) {
-                let Request::Unpublish { leaving, .. } = &asked else { panic!("{asked:?} detached {lost}") };
-                prop_assert!(matches!(leaving.get(lost), Some(Testimony::Gone | Testimony::Silent(_))));
-            }
+            // An attach takes nothing from those who hold the volume.
+            let stays = |(holder, held): (&NodeName, &Attachment)| (leaves && *holder == node) || record.of(holder) == Some(held);
+            prop_assert!(before.attachments().all(stays));
         }
     }
 }

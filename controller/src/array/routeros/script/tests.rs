@@ -34,7 +34,7 @@ fn hosts(count: usize) -> Export {
     Export::to_hosts((0..count).map(|n| HostNqn::of(&format!("worker-{n}").parse::<NodeName>().unwrap())))
 }
 
-fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 5] {
+fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6] {
     let (id, cluster): (VolumeId, ClusterId) = (id.parse().unwrap(), cluster.parse().unwrap());
     let (pool, nqn) = ("storage-pool".parse().unwrap(), Nqn::of_volume(&id));
     let place = Place { pool: &pool, cluster: &cluster, id: &id, nqn: &nqn };
@@ -43,6 +43,7 @@ fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 5]
         SHOW.into(),
         place.create(Bytes::gib(1), 4420, export, label),
         place.admit(export),
+        place.dismiss(export),
         place.fence(export),
         place.delete(),
     ]
@@ -54,7 +55,9 @@ fn every_line_is_one_line_of_less_than_two_kilobytes() {
     let longest = "x".repeat(63);
     let name = |length| Some("y".repeat(length).parse().unwrap());
     let label = Label { pv: name(253), namespace: name(63), pvc: name(253) };
-    for line in lines(&longest, &longest, &label, &hosts(2)) {
+    let [show, create, ..] = lines(&longest, &longest, &label, &hosts(2));
+    let [_, _, changes @ ..] = lines(&longest, &longest, &label, &hosts(4));
+    for line in [show, create].into_iter().chain(changes) {
         assert!(line.len() < 2048 && !line.contains(['\n', '\r']), "{} bytes: {line}", line.len());
     }
 }
@@ -72,8 +75,8 @@ fn a_create_line_reads_as_it_should() {
 #[test]
 fn no_host_at_all_never_means_every_host() {
     let nobody = Export::Hosts(BTreeSet::new());
-    for line in &lines("pvc-a", "blue", &Label::default(), &nobody)[1..4] {
-        assert!(!line.contains("nvme-tcp-export=yes"), "{line}");
+    for line in &lines("pvc-a", "blue", &Label::default(), &nobody)[1..5] {
+        assert!(!line.contains("set $ours nvme-tcp-export=yes"), "{line}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
@@ -14,6 +14,11 @@ use super::master::{Destination, Link, Master};
 /// The first pause after a failed attempt; each further one is twice as long.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A connection that breaks sooner is not made again without a pause, lest an array that drops everybody be flooded.
+const BRIEF: Duration = Duration::from_secs(1);
+
+const SHUTTING_DOWN: &str = "the program is shutting down";
 
 /// Whether the array is connected, and if not, why.
 pub(super) enum State {
@@ -38,58 +43,72 @@ impl Keeper {
 
     /// Until cancelled; then no ssh is left.
     pub async fn run(mut self, cancelled: CancellationToken) {
+        let Destination { host, port, .. } = self.settings.destination.clone();
         let mut pause = SHORTEST_PAUSE;
         while !cancelled.is_cancelled() {
             while self.retired.try_join_next().is_some() {}
             self.state.send_replace(State::Connecting);
-            match cancelled.run_until_cancelled(self.connect()).await {
-                None => break,
-                Some(Ok(master)) => {
+            let reason = match self.connect(&cancelled).await {
+                Ok(master) => {
+                    tracing::info!(host, port, "connected to the array");
                     pause = SHORTEST_PAUSE;
-                    self.serve(master, &cancelled).await;
+                    let begun = Instant::now();
+                    let reason = self.serve(master, &cancelled).await;
+                    tracing::warn!(host, port, reason, "connecting to the array anew");
+                    if begun.elapsed() > BRIEF {
+                        continue;
+                    }
+                    reason
                 }
-                Some(Err(reason)) => {
-                    self.state.send_replace(State::Down(reason));
-                    cancelled.run_until_cancelled(sleep(jittered(pause))).await;
-                    pause = LONGEST_PAUSE.min(pause * 2);
+                Err(reason) => {
+                    tracing::warn!(host, port, reason, "the array cannot be reached");
+                    reason
                 }
-            }
+            };
+            self.state.send_replace(State::Down(format!("ssh to {host} port {port}: {reason}")));
+            cancelled.run_until_cancelled(sleep(jittered(pause))).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
-        self.state.send_replace(State::Down("the program is shutting down".into()));
-        self.retired.shutdown().await;
+        self.state.send_replace(State::Down(SHUTTING_DOWN.into()));
+        while self.retired.join_next().await.is_some() {}
     }
 
-    async fn connect(&self) -> Result<Master, String> {
-        let Destination { host, port, .. } = &self.settings.destination;
+    async fn connect(&self, cancelled: &CancellationToken) -> Result<Master, String> {
         let limit = self.settings.connect_timeout;
-        let attempt = timeout(limit, Master::connect(&self.settings.destination)).await;
-        match attempt.unwrap_or_else(|_| Err(format!("no SSH connection within {} s", limit.as_secs()))) {
-            Ok(master) => {
-                tracing::info!(host, port, "connected to the array");
-                Ok(master)
-            }
+        let mut master = Master::start(&self.settings.destination)?;
+        let attempt = tokio::select! {
+            () = cancelled.cancelled() => Err(SHUTTING_DOWN.into()),
+            attempt = timeout(limit, master.connected()) =>
+                attempt.unwrap_or_else(|_| Err(format!("no connection within {} s", limit.as_secs()))),
+        };
+        match attempt {
+            Ok(()) => Ok(master),
             Err(reason) => {
-                tracing::warn!(host, port, reason, "the array cannot be reached");
-                Err(format!("ssh to {host} port {port}: {reason}"))
+                master.kill().await;
+                Err(reason)
             }
         }
     }
 
-    /// Until the master ends, is distrusted, or nobody wants it any more.
-    async fn serve(&mut self, mut master: Master, cancelled: &CancellationToken) {
+    /// Until the master ends, is distrusted, or nobody wants it any more; which of them.
+    async fn serve(&mut self, mut master: Master, cancelled: &CancellationToken) -> String {
         let link = master.link();
         self.state.send_replace(State::Up(Arc::clone(&link)));
         tokio::select! {
-            () = cancelled.cancelled() => master.kill().await,
-            reason = master.ended() => tracing::warn!(reason, "the connection to the array broke"),
+            () = cancelled.cancelled() => {
+                master.kill().await;
+                SHUTTING_DOWN.into()
+            }
+            reason = master.ended() => reason,
             () = link.distrusted().cancelled() => {
-                tracing::warn!("the array left a command without an answer; connecting anew");
                 // Every command that is under way on it ends by its own deadline.
                 let grace = self.settings.command_timeout;
+                let cancelled = cancelled.clone();
                 self.retired.spawn(async move {
-                    let _ = timeout(grace, master.ended()).await;
+                    let _ = cancelled.run_until_cancelled(timeout(grace, master.ended())).await;
                     master.kill().await;
                 });
+                "a command was left without an answer".into()
             }
         }
     }

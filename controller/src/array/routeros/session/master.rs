@@ -6,8 +6,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
 /// The program. An absolute path, since nothing that PATH finds first is to see the key.
@@ -50,16 +50,17 @@ impl Link {
     }
 }
 
-/// A connected master. Killed when it is dropped.
+/// A master, from its start to its end. Killed when it is dropped.
 pub(super) struct Master {
     child: Child,
+    stdout: ChildStdout,
     stderr: ChildStderr,
     link: Arc<Link>,
 }
 
 impl Master {
-    /// Connects. An error is why not, in ssh's own words.
-    pub(super) async fn connect(to: &Destination) -> Result<Self, String> {
+    /// Starts ssh.
+    pub(super) fn start(to: &Destination) -> Result<Self, String> {
         let directory = tempfile::Builder::new()
             .prefix("rds-csi-ssh-")
             .tempdir()
@@ -69,18 +70,21 @@ impl Master {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err("ssh gave no pipes".into());
         };
-        // ssh runs its LocalCommand once it is authenticated and listens on the control socket; or it ends.
-        let mut word = String::new();
-        let spoke = BufReader::new(stdout.take(64)).read_line(&mut word).await;
         let link = Link {
             session: openssh::Session::resume_mux(socket.into_boxed_path(), None),
             distrusted: CancellationToken::new(),
             _directory: directory,
         };
-        let mut master = Self { child, stderr, link: Arc::new(link) };
-        match spoke {
-            Ok(1..) => Ok(master),
-            Ok(0) | Err(_) => Err(master.ended().await),
+        Ok(Self { child, stdout, stderr, link: Arc::new(link) })
+    }
+
+    /// Until it is connected. An error is why it is not, in ssh's own words.
+    pub(super) async fn connected(&mut self) -> Result<(), String> {
+        // ssh runs its LocalCommand once it is authenticated and listens on the control socket; or it ends.
+        let mut word = [0; 1];
+        match self.stdout.read(&mut word).await {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(self.ended().await),
         }
     }
 
