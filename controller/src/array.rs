@@ -17,7 +17,7 @@ use std::future::Future;
 use rds_csi_api::{Bytes, HostNqn, Nqn, VolumeId};
 
 pub use error::Error;
-pub use names::{ClusterId, Label, Pool};
+pub use names::{ClusterId, KubeName, Label, Pool};
 
 /// A storage array. Every operation may be repeated: it observes first, and does what is left to do.
 pub trait Array: Send + Sync + 'static {

@@ -1,5 +1,6 @@
 //! The command line, checked in full before anything is opened.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
-use rds_csi_api::Portal;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::text::Malformed;
+use rds_csi_api::{NodeName, Portal};
 
 use crate::array::routeros::{Destination, Settings};
 use crate::array::{ClusterId, Pool};
@@ -138,6 +139,9 @@ pub enum Error {
         "{0} is missing: agents are called with mutual TLS, so --node-agent needs --agent-ca, --agent-cert and --agent-key"
     )]
     Credentials(&'static str),
+    /// Two agents for one node.
+    #[error("--node-agent names node {0} twice: give each node's agent once")]
+    Twice(NodeName),
 }
 
 impl TryFrom<Args> for Config {
@@ -168,6 +172,10 @@ impl TryFrom<Args> for Config {
         // ssh reads these itself, again at every connect; one that is missing now is a mistake to tell at once.
         read("--array-key", &array_key)?;
         read("--array-known-hosts", &array_known_hosts)?;
+        let mut nodes = BTreeSet::new();
+        if let Some(agent) = node_agent.iter().find(|agent| !nodes.insert(&agent.node)) {
+            return Err(Error::Twice(agent.node.clone()));
+        }
         let agents = if node_agent.is_empty() {
             Agents::None
         } else {
@@ -274,6 +282,8 @@ mod tests {
     fn agents_need_credentials() {
         let error = config(&["--node-agent", "w1=10.0.0.2:9810", "--agent-ca", "FILE"]).err().unwrap();
         assert!(error.contains("--agent-cert is missing"), "{error}");
+        let twice = ["--node-agent", "w1=10.0.0.2:9810,w1=10.0.0.3:9810"];
+        assert!(config(&twice).err().unwrap().contains("names node w1 twice"));
         let agent = ["--node-agent", "w1=10.0.0.2:9810", "--node-agent", "w2=10.0.0.3:9810"];
         let files = ["--agent-ca", "FILE", "--agent-cert", "FILE", "--agent-key", "FILE"];
         let config = config(&[&agent[..], &files[..]].concat()).unwrap();

@@ -7,7 +7,7 @@ use rds_csi_api::context::{VolumePath, parse_migration_timeout};
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{Failure, FsType, Kind, Portal, ReconnectPolicy};
 
-use crate::array::{Label, Pool};
+use crate::array::{KubeName, Label, Pool};
 
 /// What belongs to the sidecars, not to us.
 const SIDECARS: &str = "csi.storage.k8s.io/";
@@ -105,12 +105,15 @@ fn volume_path(text: &str, pool: &Pool) -> Result<VolumePath, Error> {
 
 /// Of the sidecars' keys the filesystem type is checked, since it fails later and farther away, and the names are taken.
 fn label(sidecars: &BTreeMap<&str, &str>) -> Result<Label, Error> {
-    let of = |key: &str| sidecars.get(format!("{SIDECARS}{key}").as_str()).copied();
-    if let Some(fs) = of("fstype") {
+    if let Some(fs) = sidecars.get("csi.storage.k8s.io/fstype") {
         fs.parse::<FsType>()?;
     }
-    let name = |key| of(key).map(str::parse).transpose();
-    Ok(Label { pv: name("pv/name")?, namespace: name("pvc/namespace")?, pvc: name("pvc/name")? })
+    let name = |key| sidecars.get(key).map(|text| KubeName::parse(key, text)).transpose();
+    Ok(Label {
+        pv: name("csi.storage.k8s.io/pv/name")?,
+        namespace: name("csi.storage.k8s.io/pvc/namespace")?,
+        pvc: name("csi.storage.k8s.io/pvc/name")?,
+    })
 }
 
 #[cfg(test)]
@@ -172,7 +175,7 @@ mod tests {
             ("csi.storage.k8s.io/pvc/name", "a b", "lower-case letters"),
         ] {
             let error = chain(&parse(&[(key, value)]).unwrap_err());
-            let named = error.contains(key) || key.starts_with(SIDECARS);
+            let named = error.contains(key) || error.contains("filesystem type");
             assert!(named && error.contains(&format!("{value:?}")) && error.contains(fix), "{error}");
         }
     }

@@ -63,10 +63,9 @@ impl FromStr for ClusterId {
     }
 }
 
-impl FromStr for KubeName {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+impl KubeName {
+    /// Reads the name that stands in the field `what`.
+    pub fn parse(what: &'static str, text: &str) -> Result<Self, Malformed> {
         let valid = (1..=253).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
         if valid {
@@ -74,7 +73,7 @@ impl FromStr for KubeName {
         } else {
             let rule =
                 "give the name of a Kubernetes object: lower-case letters, digits, '-' and '.', 253 at most";
-            Err(Malformed::new("name", text, rule))
+            Err(Malformed::new(what, text, rule))
         }
     }
 }
@@ -141,14 +140,14 @@ mod tests {
             );
         }
         for text in ["", "A", "a b", "a/b", "a_b", &"x".repeat(254)] {
-            assert!(text.parse::<KubeName>().is_err(), "{text:?}");
+            assert!(KubeName::parse("name", text).is_err(), "{text:?}");
         }
         assert!("storage-pool".parse::<Pool>().is_ok());
     }
 
     #[test]
     fn a_label_names_what_is_known() {
-        let name = |text: &str| Some(text.parse().unwrap());
+        let name = |text| Some(KubeName::parse("name", text).unwrap());
         let label = Label { pv: name("pvc-1"), namespace: name("shop"), pvc: name("db-0") };
         assert_eq!(label.to_string(), " pv=pvc-1 pvc=shop/db-0");
         assert_eq!(Label { pv: None, namespace: None, pvc: name("db-0") }.to_string(), " pvc=db-0");

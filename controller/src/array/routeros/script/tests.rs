@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rds_csi_api::{HostNqn, NodeName};
 
 use super::*;
+use crate::array::KubeName;
 
 /// A line without its strings' contents: what RouterOS would run. Panics where a string does not end.
 fn structure(line: &str) -> String {
@@ -53,7 +54,7 @@ fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6]
 #[test]
 fn every_line_is_one_line_of_less_than_two_kilobytes() {
     let longest = "x".repeat(63);
-    let name = |length| Some("y".repeat(length).parse().unwrap());
+    let name = |length| Some(KubeName::parse("name", &"y".repeat(length)).unwrap());
     let label = Label { pv: name(253), namespace: name(63), pvc: name(253) };
     let [show, create, ..] = lines(&longest, &longest, &label, &hosts(2));
     let [_, _, changes @ ..] = lines(&longest, &longest, &label, &hosts(4));
@@ -99,7 +100,7 @@ proptest! {
         pv in proptest::option::of("[a-z0-9.-]{1,253}"),
         holders in 1_usize..3,
     ) {
-        let label = Label { pv: pv.map(|name| name.parse().unwrap()), ..Label::default() };
+        let label = Label { pv: pv.map(|name| KubeName::parse("pv", &name).unwrap()), ..Label::default() };
         let plain = lines("pvc-a", "blue", &Label::default(), &hosts(1)).map(|line| structure(&line));
         let strange = lines(&id, &cluster, &label, &hosts(holders)).map(|line| structure(&line));
         prop_assert_eq!(plain, strange);

@@ -45,7 +45,7 @@ impl Keeper {
     pub async fn run(mut self, cancelled: CancellationToken) {
         let Destination { host, port, .. } = self.settings.destination.clone();
         let mut pause = SHORTEST_PAUSE;
-        while !cancelled.is_cancelled() {
+        loop {
             while self.retired.try_join_next().is_some() {}
             self.state.send_replace(State::Connecting);
             let reason = match self.connect(&cancelled).await {
@@ -54,19 +54,25 @@ impl Keeper {
                     pause = SHORTEST_PAUSE;
                     let begun = Instant::now();
                     let reason = self.serve(master, &cancelled).await;
-                    tracing::warn!(host, port, reason, "connecting to the array anew");
+                    if cancelled.is_cancelled() {
+                        break;
+                    }
+                    tracing::warn!(host, port, reason, "the connection to the array ended");
                     if begun.elapsed() > BRIEF {
                         continue;
                     }
                     reason
                 }
+                Err(_) if cancelled.is_cancelled() => break,
                 Err(reason) => {
                     tracing::warn!(host, port, reason, "the array cannot be reached");
                     reason
                 }
             };
             self.state.send_replace(State::Down(format!("ssh to {host} port {port}: {reason}")));
-            cancelled.run_until_cancelled(sleep(jittered(pause))).await;
+            if cancelled.run_until_cancelled(sleep(jittered(pause))).await.is_none() {
+                break;
+            }
             pause = LONGEST_PAUSE.min(pause * 2);
         }
         self.state.send_replace(State::Down(SHUTTING_DOWN.into()));
