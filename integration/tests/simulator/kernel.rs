@@ -32,8 +32,7 @@ async fn snapshots_keep_bytes(rig: &Rig) -> Result<()> {
     w1.sh(&format!("printf after_ | dd of={device} conv=sync bs=4k oflag=direct status=none")).await?;
 
     let frozen = Disk::over_existing_file(rig, "snap").await?;
-    let refused = frozen.export("").await.unwrap_err();
-    ensure!(refused.to_string().contains("failure: read-only file system"), "{refused}");
+    disk::refused(frozen.export("").await, "failure: read-only file system")?;
     disk::run(rig, "/disk remove snap").await?;
 
     disk::run(rig, "/disk/btrfs/subvolume add fs=storage-pool parent=snap name=clone").await?;
@@ -46,8 +45,8 @@ async fn snapshots_keep_bytes(rig: &Rig) -> Result<()> {
 
     clone.disconnect(w1).await?;
     source.disconnect(w1).await?;
-    let busy = disk::run(rig, "/disk/btrfs/subvolume remove [find name=clone]").await;
-    ensure!(busy.is_err_and(|error| error.to_string().contains("busy")));
+    let in_use = disk::run(rig, "/disk/btrfs/subvolume remove [find name=clone]").await;
+    disk::refused(in_use, "failure: device or resource busy")?;
     clone.remove().await?;
     source.remove().await?;
     disk::run(rig, "/disk/btrfs/subvolume remove [find name=snap]").await.map(drop)
@@ -132,8 +131,7 @@ async fn growth_is_seen_at_once(rig: &Rig) -> Result<()> {
 
 async fn a_full_pool_keeps_nothing(rig: &Rig) -> Result<()> {
     let before = rig.array().pool().await?;
-    let error = Disk::create(rig, "huge", 1 << 30).await.map(drop).unwrap_err();
-    ensure!(error.to_string().contains("failure: not enough space"), "{error}");
+    disk::refused(Disk::create(rig, "huge", 1 << 30).await, "failure: not enough space")?;
     ensure!(rig.array().pool().await? == before);
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! The language by examples: what a line prints, and what it is refused with.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
 use super::super::backend::memory::Memory;
@@ -270,5 +272,44 @@ fn items_are_named_by_id_list_or_name() {
     ];
     for (line, expected) in table {
         assert_eq!(run(&format!("{make}{line}")), expected, "{line}");
+    }
+}
+
+/// The only way for a value from outside into a script.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for byte in text.bytes() {
+        let _ = match byte {
+            b'"' | b'\\' | b'$' | b'?' => write!(quoted, "\\{}", char::from(byte)),
+            b' '..=b'~' => write!(quoted, "{}", char::from(byte)),
+            _ => write!(quoted, "\\{byte:02X}"),
+        };
+    }
+    quoted + "\""
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_quoted_comes_out_as_it_was(text in any::<String>()) {
+        prop_assert_eq!(run(&format!(":put ({} . \"|\")", quoted(&text))), format!("{text}|"));
+    }
+
+    #[test]
+    fn no_line_makes_the_console_panic(line in any::<String>()) {
+        run(&line);
+    }
+
+    #[test]
+    fn no_line_of_the_languages_own_pieces_makes_the_console_panic(
+        pieces in proptest::collection::vec(
+            prop::sample::select(vec![
+                ":put ", ":if ", ":local x ", ":len ", ":pick ", ":serialize to=json ", ":error ", "/disk ", "find ",
+                "get ", "print ", "as-value ", "where ", "slot=", "do={", "else={", "in={", "}", "[", "]", "(", ")", "{",
+                "\"", "\\", "$x", "$", "->", " . ", " = ", "~", "!", "-", "1", "a", ";", " ", "ü",
+            ]),
+            0..24,
+        ),
+    ) {
+        run(&pieces.concat());
     }
 }

@@ -35,6 +35,15 @@ pub(crate) async fn run(rig: &Rig, line: &str) -> Result<String> {
     }
 }
 
+/// Something must not have worked, for the reason given.
+pub(crate) fn refused<T>(outcome: Result<T>, reason: &str) -> Result<()> {
+    match outcome {
+        Ok(_) => bail!("it should have been refused: {reason}"),
+        Err(error) if error.to_string().contains(reason) => Ok(()),
+        Err(error) => Err(error.context(format!("it should have been refused otherwise: {reason}"))),
+    }
+}
+
 impl<'rig> Disk<'rig> {
     /// Makes a volume of so many MiB that is not exported yet.
     pub(crate) async fn create(rig: &'rig Rig, slot: &str, mebibytes: u64) -> Result<Self> {
