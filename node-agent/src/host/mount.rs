@@ -214,12 +214,19 @@ pub(super) fn mount(
     match rustix::mount::mount(device.path(), path_of(&directory), fs.as_str(), options.flags, &*data) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(Error::Busy { what: device.to_string() }),
-        // What ext4 and XFS answer to a superblock, a journal or a checksum that is wrong. EUCLEAN and EBADMSG are
-        // EFSCORRUPTED and EFSBADCRC; EINVAL may be a bad option too, which a repair does not harm.
-        Err(error @ (Errno::UCLEAN | Errno::BADMSG | Errno::INVAL)) => {
+        Err(error) if is_damage(fs, error) => {
             Err(Error::Unmountable { device: device.clone(), fs, source: error.into() })
         }
         Err(error) => Err(Error::system("mount at", at.as_path())(error)),
+    }
+}
+
+/// What a filesystem answers to a superblock, a journal or a checksum that is wrong: EUCLEAN is EFSCORRUPTED, and EBADMSG is
+/// EFSBADCRC. ext4 says EINVAL too; XFS says so to a bad option or a second copy of itself, which no repair would mend.
+fn is_damage(fs: FsType, error: Errno) -> bool {
+    match fs {
+        FsType::Ext3 | FsType::Ext4 => matches!(error, Errno::UCLEAN | Errno::BADMSG | Errno::INVAL),
+        FsType::Xfs => matches!(error, Errno::UCLEAN | Errno::BADMSG),
     }
 }
 
@@ -341,6 +348,12 @@ mod tests {
         assert_eq!(some.data, ["discard", "logbsize=256k"]);
         let last = MountOptions::parse(&["ro", "noexec", "rw", "exec"]).unwrap();
         assert_eq!(last.flags, MountFlags::empty());
+    }
+
+    #[test]
+    fn lesson_20_a_bad_option_for_xfs_is_no_damage() {
+        assert!(is_damage(FsType::Ext4, Errno::INVAL) && is_damage(FsType::Xfs, Errno::UCLEAN));
+        assert!(!is_damage(FsType::Xfs, Errno::INVAL) && !is_damage(FsType::Ext4, Errno::IO));
     }
 
     #[test]
