@@ -7,19 +7,23 @@ mod controller;
 mod volume;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rds_csi_api::csi;
 use rds_csi_api::csi::node_client::NodeClient;
 use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
-use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
+use tonic::{Code, Status};
 
 pub use self::controller::{Controller, Settings};
 pub use self::volume::{Pod, Volume, block, filesystem, shared_block};
 use crate::certificates::{self, Identity};
 use crate::collector::Collector;
 use crate::rig::{HOST, PORTAL, Rig, Worker};
+
+/// The pause of a sidecar between two attempts.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Everything that runs when the driver is installed.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ impl<'rig> Driver<'rig> {
                 let log = driver.controller.log();
                 // The agents' logs are part of the rig's diagnosis; whether they end is no longer of interest.
                 let _ = driver.stop().await;
-                Err(anyhow::anyhow!("{error:?}\n\n--- controller\n{log}"))
+                Err(anyhow::anyhow!("{error:#}\n\n--- controller\n{log}"))
             }
         }
     }
@@ -143,6 +147,16 @@ impl<'rig> Driver<'rig> {
         Ok(self.controller.csi().controller_publish_volume(request).await?.into_inner().publish_context)
     }
 
+    /// ControllerUnpublishVolume until it is no longer UNAVAILABLE, as the attacher does while the array is away.
+    pub async fn unpublish_once_available(&self, volume: &Volume, node: &str) -> Result<(), Status> {
+        loop {
+            match self.unpublish(volume, node).await {
+                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(RETRY).await,
+                answer => return answer,
+            }
+        }
+    }
+
     /// ControllerUnpublishVolume, as the attacher calls it.
     pub async fn unpublish(&self, volume: &Volume, node: &str) -> Result<(), Status> {
         let request = csi::ControllerUnpublishVolumeRequest {
@@ -166,7 +180,7 @@ impl<'rig> Driver<'rig> {
     pub async fn detach(&self, pod: Pod<'rig>) -> Result<(), Status> {
         pod.unpublish().await?;
         pod.unstage().await?;
-        self.unpublish(&pod.volume, pod.worker.name()).await
+        self.unpublish_once_available(&pod.volume, pod.worker.name()).await
     }
 
     /// A client of a worker's CSI socket, as kubelet is one.

@@ -132,6 +132,16 @@ impl Array {
         Ok(listed.lines().map(str::to_owned).collect())
     }
 
+    /// The slots of its disks; without RouterOS there are none.
+    pub async fn slots(&self) -> Result<Vec<String>> {
+        if self.kind == ArrayKind::Bare {
+            return Ok(Vec::new());
+        }
+        let state = self.state().await?;
+        let disks = state["disks"].as_array().context("the array's state tells of no disks")?;
+        Ok(disks.iter().map(|disk| disk["slot"].as_str().unwrap_or("?").to_owned()).collect())
+    }
+
     async fn start(&self) -> Result<()> {
         if self.kind == ArrayKind::Bare {
             return Ok(());

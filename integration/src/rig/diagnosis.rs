@@ -5,13 +5,13 @@ use std::{future::Future, time::Duration};
 use anyhow::Result;
 use tokio::time;
 
-use super::{Guest, Rig, leftovers};
+use super::{Guest, Rig};
 
 /// A guest that is paused or cut off must not keep the others from being asked.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn tell(rig: &Rig) -> String {
-    let mut sections = vec![section("what there is on the guests", &leftovers::find(rig).await.join("\n"))];
+    let mut sections = vec![section("what there is on the guests", &rig.leftovers().await.join("\n"))];
     let array = rig.array();
     sections.push(section("array: kernel", &kernel(array.guest()).await));
     sections.push(section("array: simulator", &patiently(array.log()).await));

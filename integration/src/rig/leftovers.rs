@@ -72,6 +72,7 @@ async fn on_array(array: &Array) -> Result<Vec<String>> {
             left.push(format!("array: process {} ({}) {}", process.pid, process.state, process.command));
         }
     }
+    left.extend(array.slots().await?.into_iter().map(|slot| format!("array: disk {slot}")));
     left.extend(array.subsystems().await?.into_iter().map(|nqn| format!("array: subsystem {nqn}")));
     left.extend(array.pool().await?.into_iter().map(|name| format!("array: {name} in the pool")));
     let loops = array.sh("losetup --noheadings --output NAME,BACK-FILE").await?;
