@@ -196,8 +196,10 @@ impl Rig {
                 worker.api_address()
             ));
         }
-        lines
-            .push(format!("a command in a guest: ./just rig run {}/w1 'ps; df'", self.directory().display()));
+        lines.push(format!(
+            "a command in a guest: ./just rig run {}/w1 'ps; cat /proc/mounts'",
+            self.directory().display()
+        ));
         lines.join("\n")
     }
 
@@ -207,9 +209,14 @@ impl Rig {
         diagnosis::tell(self).await
     }
 
+    /// What the tests so far have left on the guests and on the array, a sentence for each thing.
+    pub async fn leftovers(&self) -> Vec<String> {
+        leftovers::find(self).await
+    }
+
     /// Ends everything, and fails if a test left something behind, or if something cannot be ended.
     pub async fn teardown(self) -> Result<()> {
-        let left = leftovers::find(&self).await;
+        let left = self.leftovers().await;
         let told = if left.is_empty() { String::new() } else { self.diagnosis().await };
 
         let guests = || self.workers.iter().map(Worker::guest).chain([self.array.guest()]);

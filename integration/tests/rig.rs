@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         )
         .test("a_killed_worker_boots_again_with_its_disk", a_killed_worker_boots_again_with_its_disk)
         .test("the_array_reboots_with_its_pool", the_array_reboots_with_its_pool)
+        .test("whatever_is_left_behind_is_found", whatever_is_left_behind_is_found)
         .run()
 }
 
@@ -233,4 +234,32 @@ async fn the_array_reboots_with_its_pool(rig: &Rig) -> Result<()> {
     // The links are there again, too.
     rig.worker("w2").sh(&format!("ping -c 1 -W 5 {PORTAL}")).await?;
     array.sh("rm /storage-pool/note").await.map(drop)
+}
+
+async fn whatever_is_left_behind_is_found(rig: &Rig) -> Result<()> {
+    let (array, w1) = (rig.array(), rig.worker("w1"));
+    ensure!(rig.leftovers().await.is_empty(), "left by the tests before: {:?}", rig.leftovers().await);
+
+    let export = Export::create(array, "left", &[]).await?;
+    export.connect(w1).await?;
+    w1.guest().start("sleeper", ["sleep", "1000"], &[]).await?;
+    w1.sh("mkdir /mnt/left && mount -t tmpfs left /mnt/left").await?;
+    w1.sh("modprobe loop && truncate -s 1M /var/left && losetup /dev/loop0 /var/left").await?;
+    let found = rig.leftovers().await;
+    for wanted in [
+        "sleep 1000",
+        "mount of left at /mnt/left",
+        "is live with nqn.2000-02.com.mikrotik:left",
+        "loop device /dev/loop0",
+        "array: subsystem nqn.2000-02.com.mikrotik:left",
+        "array: ./left.img in the pool",
+    ] {
+        ensure!(found.iter().any(|line| line.contains(wanted)), "{wanted:?} is not in {found:#?}");
+    }
+
+    w1.sh("losetup -d /dev/loop0 && rm /var/left && umount /mnt/left && rmdir /mnt/left").await?;
+    w1.guest().signal("sleeper", 9).await?;
+    w1.guest().wait("sleeper", Duration::from_secs(5)).await?;
+    export.disconnect(w1).await?;
+    export.remove(array).await
 }
