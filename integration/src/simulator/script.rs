@@ -8,6 +8,7 @@ mod builtins;
 mod command;
 mod evaluate;
 mod expression;
+mod failure;
 mod json;
 mod operators;
 mod parse;
@@ -17,7 +18,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub(super) use evaluate::{Failure, run};
+pub(super) use evaluate::run;
+pub(crate) use failure::Failure;
 pub use json::Numbers;
 pub(super) use parse::parse;
 pub(super) use value::{ItemId, Value};

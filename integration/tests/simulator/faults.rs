@@ -1,5 +1,6 @@
 //! What goes wrong on purpose, in this process and over HTTP.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rds_csi_integration::simulator::{Effect, Fault};
@@ -86,7 +87,9 @@ async fn a_silent_array_answers_nothing_until_it_speaks_again() {
 async fn a_client_that_counts_keepalives_leaves_a_silent_array() {
     let bench = Bench::start().await;
     let keepalive = ["-o", "ServerAliveInterval=1", "-o", "ServerAliveCountMax=1"];
-    let mut client = bench.client.ssh().args(keepalive).args(["--", ":delay 60s"]).spawn().unwrap();
+    let mut ssh = bench.client.ssh();
+    ssh.args(keepalive).args(["--", ":delay 60s"]).stderr(Stdio::null());
+    let mut client = ssh.spawn().unwrap();
     let since = Instant::now();
     while bench.simulator.commands().lines.is_empty() {
         assert!(since.elapsed() < Duration::from_secs(10), "the command runs");

@@ -1,7 +1,7 @@
 //! The language's own functions, `:len` to `:serialize`.
 
 use super::ast::{Function, JsonOptions};
-use super::evaluate::Failure;
+use super::failure::Failure;
 use super::json::{self, Numbers};
 use super::value::Value;
 

@@ -1,48 +1,16 @@
 //! Runs statements: variables, control flow, and commands handed on to the device.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::ast::{Block, Command, Expression, MenuCommand, Statement};
+use super::failure::Failure;
 use super::parse::Script;
 use super::value::{ItemId, Value};
 use super::{builtins, operators};
 use crate::simulator::device::{Item, Session};
 use crate::simulator::menus::{Arguments, Menu, Shape, Verb};
 use crate::simulator::print;
-
-/// A run-time error: it ends the script unless `on-error` or `:onerror` catches it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure(String);
-
-impl Failure {
-    /// An error with the text that the user sees.
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-
-    /// What was named is not there.
-    pub(in crate::simulator) fn no_such_item() -> Self {
-        Self::new("no such item")
-    }
-
-    /// An argument that the command cannot do without is not there.
-    pub(in crate::simulator) fn missing(argument: &str) -> Self {
-        Self::new(format!("missing value(s) of argument(s) {argument}"))
-    }
-
-    /// An argument has a value that it cannot have.
-    pub(in crate::simulator) fn invalid(argument: &str) -> Self {
-        Self::new(format!("invalid value for argument {argument}"))
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Runs a script to its end or first failure, and returns what it printed, lines ended by CRLF.
 pub(crate) fn run(script: &Script, session: &Session) -> String {

@@ -1,7 +1,7 @@
 //! What operators do with values.
 
 use super::ast::Operator;
-use super::evaluate::Failure;
+use super::failure::Failure;
 use super::value::Value;
 
 /// Applies a binary operator. `and` and `or` come here with both sides evaluated, as the language does it.
