@@ -1,10 +1,10 @@
 //! The command line, checked in full before anything is opened.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -15,7 +15,7 @@ use rds_csi_api::{NodeName, Portal};
 use crate::array::routeros::{Destination, Settings};
 use crate::array::{ClusterId, Pool};
 use crate::attachments::Fence;
-use crate::node_agents::{AgentAddress, Credentials};
+use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 
 /// How long connecting to the array may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,19 +105,11 @@ pub struct Config {
     /// How nodes are shut out.
     pub fence: Fence,
     /// The nodes' agents.
-    pub agents: Agents,
+    pub agents: NodeAgents,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Logs and traces.
     pub telemetry: telemetry::Config,
-}
-
-/// How the nodes' agents are called.
-pub enum Agents {
-    /// Not at all: every node counts as silent.
-    None,
-    /// With these credentials.
-    At(Vec<AgentAddress>, Credentials),
 }
 
 /// What is wrong with the configuration.
@@ -170,24 +162,25 @@ impl TryFrom<Args> for Config {
             log_format,
         } = args;
         // ssh reads these itself, again at every connect; one that is missing now is a mistake to tell at once.
-        read("--array-key", &array_key)?;
-        read("--array-known-hosts", &array_known_hosts)?;
-        let mut nodes = BTreeSet::new();
-        if let Some(agent) = node_agent.iter().find(|agent| !nodes.insert(&agent.node)) {
-            return Err(Error::Twice(agent.node.clone()));
+        for (flag, path) in [("--array-key", &array_key), ("--array-known-hosts", &array_known_hosts)] {
+            fs::read(path).map_err(|source| Error::File { flag, path: path.clone(), source })?;
         }
-        let agents = if node_agent.is_empty() {
-            Agents::None
+        let mut addresses = BTreeMap::new();
+        for AgentAddress { node, authority } in node_agent {
+            if addresses.insert(node.clone(), authority).is_some() {
+                return Err(Error::Twice(node));
+            }
+        }
+        let agents = if addresses.is_empty() {
+            NodeAgents::None
         } else {
-            let needed = |flag, path: Option<PathBuf>| read(flag, &path.ok_or(Error::Credentials(flag))?);
-            Agents::At(
-                node_agent,
-                Credentials {
-                    ca: needed("--agent-ca", agent_ca)?,
-                    certificate: needed("--agent-cert", agent_cert)?,
-                    key: needed("--agent-key", agent_key)?,
-                },
-            )
+            let needed = |flag, path: Option<PathBuf>| path.ok_or(Error::Credentials(flag));
+            let credentials = Credentials {
+                ca: needed("--agent-ca", agent_ca)?,
+                certificate: needed("--agent-cert", agent_cert)?,
+                key: needed("--agent-key", agent_key)?,
+            };
+            NodeAgents::At(addresses, credentials)
         };
         let instance = cluster_id.to_string();
         Ok(Self {
@@ -218,10 +211,6 @@ impl TryFrom<Args> for Config {
             },
         })
     }
-}
-
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::File { flag, path: path.into(), source })
 }
 
 /// A host or a user as ssh takes them: no option, and no part of one.
@@ -275,7 +264,7 @@ mod tests {
             (config.pool.as_str(), config.portal.to_string()),
             ("storage-pool", "10.0.0.1:4420".into())
         );
-        assert!(matches!(config.agents, Agents::None));
+        assert!(matches!(config.agents, NodeAgents::None));
     }
 
     #[test]
@@ -287,7 +276,7 @@ mod tests {
         let agent = ["--node-agent", "w1=10.0.0.2:9810", "--node-agent", "w2=10.0.0.3:9810"];
         let files = ["--agent-ca", "FILE", "--agent-cert", "FILE", "--agent-key", "FILE"];
         let config = config(&[&agent[..], &files[..]].concat()).unwrap();
-        assert!(matches!(config.agents, Agents::At(agents, _) if agents.len() == 2));
+        assert!(matches!(config.agents, NodeAgents::At(agents, _) if agents.len() == 2));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod fake;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
 use rds_csi_api::node_agent::{self as wire, Connection, GetVolumeRequest};
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{NodeName, Nqn, VolumeId};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::attachments::Testimony;
 
@@ -60,69 +61,105 @@ impl FromStr for AgentAddress {
     }
 }
 
-/// What proves to an agent that it is the controller who asks, and to us that it is an agent who answers. PEM.
+/// What proves to an agent that it is the controller who asks, and to us that it is an agent who answers. Files in PEM,
+/// read anew for every question, so that certificates may be renewed under a running program.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The authority that signed the agents' certificates.
-    pub ca: Vec<u8>,
+    pub ca: PathBuf,
     /// Our certificate.
-    pub certificate: Vec<u8>,
+    pub certificate: PathBuf,
     /// Its key.
-    pub key: Vec<u8>,
+    pub key: PathBuf,
 }
 
-/// The agents of all nodes. Connections are made when they are first needed, and again after they broke.
+/// The agents of the nodes that have one.
+///
+/// Every question has its own connection. Questions are rare, and a connection that stood idle since before its node was
+/// restarted would make a node silent that answers.
 #[derive(Debug, Clone)]
-pub struct NodeAgents {
-    agents: BTreeMap<NodeName, NodeAgentClient<Channel>>,
+pub enum NodeAgents {
+    /// Every node is silent.
+    None,
+    /// The agents at these addresses, called with these credentials.
+    At(BTreeMap<NodeName, String>, Credentials),
 }
 
-/// Why the agents cannot be called at all.
+/// Why an agent cannot be called at all.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the agent of node {node} at {authority} cannot be called: check --node-agent, --agent-ca, --agent-cert and --agent-key"
-)]
-pub struct Error {
-    node: NodeName,
-    authority: String,
-    #[source]
-    source: tonic::transport::Error,
+pub enum Error {
+    /// A file that is needed cannot be read.
+    #[error("{path} cannot be read")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The address or the credentials are unusable.
+    #[error(
+        "the agent at {authority} cannot be called: check --node-agent, --agent-ca, --agent-cert and --agent-key"
+    )]
+    Unusable {
+        /// The address.
+        authority: String,
+        /// What is wrong.
+        #[source]
+        source: tonic::transport::Error,
+    },
 }
 
 impl NodeAgents {
-    /// No agents: every node is silent.
-    pub fn none() -> Self {
-        Self { agents: BTreeMap::new() }
-    }
-
-    /// The agents at these addresses.
-    pub fn new(addresses: Vec<AgentAddress>, credentials: &Credentials) -> Result<Self, Error> {
-        let tls = ClientTlsConfig::new()
-            .domain_name(SERVER_NAME)
-            .ca_certificate(Certificate::from_pem(&credentials.ca))
-            .identity(Identity::from_pem(&credentials.certificate, &credentials.key));
-        let mut agents = BTreeMap::new();
-        for AgentAddress { node, authority } in addresses {
-            let endpoint = Endpoint::from_shared(format!("https://{authority}"))
-                .and_then(|endpoint| endpoint.connect_timeout(DEADLINE).tls_config(tls.clone()));
-            match endpoint {
-                Ok(endpoint) => agents.insert(node, NodeAgentClient::new(endpoint.connect_lazy())),
-                Err(source) => return Err(Error { node, authority, source }),
-            };
+    /// Whether all of them could be called, as far as that can be told without calling.
+    pub async fn check(&self) -> Result<(), Error> {
+        if let Self::At(addresses, credentials) = self {
+            for authority in addresses.values() {
+                endpoint(authority, credentials).await?;
+            }
         }
-        Ok(Self { agents })
+        Ok(())
     }
+}
+
+async fn endpoint(authority: &str, credentials: &Credentials) -> Result<Endpoint, Error> {
+    let read = async |path: &Path| {
+        tokio::fs::read(path).await.map_err(|source| Error::File { path: path.into(), source })
+    };
+    let Credentials { ca, certificate, key } = credentials;
+    let tls = ClientTlsConfig::new()
+        .domain_name(SERVER_NAME)
+        .ca_certificate(Certificate::from_pem(read(ca).await?))
+        .identity(Identity::from_pem(read(certificate).await?, read(key).await?));
+    Endpoint::from_shared(format!("https://{authority}"))
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .map_err(|source| Error::Unusable { authority: authority.into(), source })
+}
+
+/// One question over one connection. An error is what went wrong, for people.
+async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Result<Option<wire::Volume>, String> {
+    let channel = endpoint.connect().await.map_err(|error| told(&error))?;
+    let answer = NodeAgentClient::new(channel).get_volume(question).await;
+    Ok(answer.map_err(|status| told(&status))?.into_inner().volume)
 }
 
 impl Witness for NodeAgents {
     async fn testify(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Testimony {
-        let Some(agent) = self.agents.get(node) else {
+        let agent = match self {
+            Self::None => None,
+            Self::At(addresses, credentials) => addresses.get(node).map(|authority| (authority, credentials)),
+        };
+        let Some((authority, credentials)) = agent else {
             return Testimony::Silent("no --node-agent is given for it".into());
         };
-        let request = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
-        let answer = tokio::time::timeout(DEADLINE, agent.clone().get_volume(request)).await;
-        match answer {
-            Ok(Ok(answer)) => testimony(answer.into_inner().volume.as_ref()),
-            Ok(Err(status)) => Testimony::Silent(told(&status)),
+        let endpoint = match endpoint(authority, credentials).await {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Testimony::Unasked(told(&error)),
+        };
+        let question = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
+        match tokio::time::timeout(DEADLINE, ask(endpoint, question)).await {
+            Ok(Ok(volume)) => testimony(volume.as_ref()),
+            Ok(Err(reason)) => Testimony::Silent(reason),
             Err(_) => Testimony::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
         }
     }
@@ -162,10 +199,10 @@ fn holder(holder: &wire::Holder) -> String {
     }
 }
 
-/// A status with what lies beneath it: for a failed connection that is all that matters.
-fn told(status: &tonic::Status) -> String {
-    let mut text = format!("{:?}: {}", status.code(), status.message());
-    let mut source = std::error::Error::source(status);
+/// An error with what lies beneath it: of a failed connection that is all that matters.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
     while let Some(error) = source {
         text = format!("{text}: {error}");
         source = error.source();

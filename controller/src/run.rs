@@ -18,27 +18,24 @@ use tonic::transport::Server;
 
 use crate::array::routeros::RouterOs;
 use crate::attachments::store::InMemory;
-use crate::config::{Agents, Config};
+use crate::config::Config;
 use crate::csi::{Controller, Driver, Identity};
 use crate::metrics::ArrayConnected;
-use crate::node_agents::NodeAgents;
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { csi_socket, ssh, pool, cluster, portal, fence, agents, admin_listen, telemetry } = config;
+    let Config { csi_socket, ssh, pool, cluster, portal, fence, agents: nodes, admin_listen, telemetry } =
+        config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
     let array_address = ssh.destination.host.clone();
     let (array, keeper) = RouterOs::new(ssh, pool.clone(), cluster);
     registry.register_collector(Box::new(ArrayConnected(array.clone())));
-    let nodes = match agents {
-        Agents::None => NodeAgents::none(),
-        Agents::At(addresses, credentials) => NodeAgents::new(addresses, &credentials)?,
-    };
+    nodes.check().await?;
 
     let admin_listener = TcpListener::bind(admin_listen)
         .await

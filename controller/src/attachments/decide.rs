@@ -35,6 +35,8 @@ pub enum Testimony {
     InUse(String),
     /// It gave no usable answer, and why.
     Silent(String),
+    /// It could not be asked, by a fault of ours. That is nothing to shut a node out for.
+    Unasked(String),
 }
 
 /// How a node can be kept from writing without its help.
@@ -112,6 +114,16 @@ pub enum Refusal {
         /// By what.
         what: String,
     },
+    /// The node was not asked.
+    #[error(
+        "node {node} was not asked whether it still uses the volume, since the controller could not ask: {why}"
+    )]
+    Unasked {
+        /// The node.
+        node: NodeName,
+        /// Why not.
+        why: String,
+    },
     /// The node says nothing, and nothing could keep it from writing.
     #[error(
         "node {node} may still write to the volume, since its agent does not say otherwise ({why}), and with \
@@ -133,6 +145,7 @@ impl Failure for Refusal {
             Self::Differs { .. } => Kind::Conflict,
             Self::SharedFilesystem => Kind::Invalid,
             Self::InUse { .. } => Kind::InUse,
+            Self::Unasked { .. } => Kind::Unreachable,
         }
     }
 }
@@ -170,6 +183,7 @@ pub fn release(leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Result<R
         match testimony {
             Testimony::Gone => {}
             Testimony::InUse(what) => return Err(Refusal::InUse { node, what }),
+            Testimony::Unasked(why) => return Err(Refusal::Unasked { node, why }),
             Testimony::Silent(why) => silent = Some((node, why)),
         }
     }

@@ -6,7 +6,7 @@ use rds_csi_integration::simulator::FileDisk;
 use tonic::Code;
 
 use crate::agent::{Agent, connected, held_open};
-use crate::world::{World, assert_refused, filesystem, shared_block, wanted};
+use crate::world::{Site, World, assert_refused, filesystem, shared_block, wanted};
 
 const GIB: i64 = 1 << 30;
 
@@ -33,8 +33,8 @@ fn assert_admitted(world: &World, nodes: &[&str]) {
 
 /// A world whose nodes w1, w2, … have agents.
 async fn with_agents(fence: &'static str, count: usize) -> (World, Vec<Agent>) {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new(folder.path()).unwrap();
+    let site = Site::vacant();
+    let authority = Authority::new(&site.folder.path().join("pki")).unwrap();
     let (agent, controller) = (authority.issue(NODE_AGENT).unwrap(), authority.issue(CONTROLLER).unwrap());
     let mut agents = Vec::new();
     for _ in 0..count {
@@ -42,7 +42,7 @@ async fn with_agents(fence: &'static str, count: usize) -> (World, Vec<Agent>) {
     }
     let addresses =
         agents.iter().enumerate().map(|(n, agent)| (format!("w{}", n + 1), agent.address)).collect();
-    let world = World::with(|settings| {
+    let world = World::at(site, |settings| {
         settings.fence = fence;
         settings.agents = addresses;
         settings.identity = Some(controller);
@@ -203,6 +203,23 @@ async fn a_program_that_was_started_again_lets_no_second_writer_in() {
     assert_admitted(&world, &[]);
     world.publish(&volume, "w2", filesystem()).await.unwrap();
     world.unpublish(&volume, "w2").await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_cannot_ask_shuts_nobody_out() {
+    let (world, agents) = with_agents("acl", 1).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    // Renewed by hand, and forgotten half-way.
+    let (there, away) = (world.site.folder.path().join("pki"), world.site.folder.path().join("pki.old"));
+    std::fs::rename(&there, &away).unwrap();
+    assert_refused(world.unpublish(&volume, "w1").await, Code::Unavailable, "ca.crt cannot be read");
+    assert_admitted(&world, &["w1"]);
+    std::fs::rename(&away, &there).unwrap();
+    agents[0].say(None);
+    world.unpublish(&volume, "w1").await.unwrap();
     world.delete(&volume.volume_id).await.unwrap();
     world.end().await;
 }

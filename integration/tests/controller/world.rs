@@ -77,7 +77,12 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let (simulator, site) = simulator(|_| {}).await;
+        Self::at(Site::vacant(), change).await
+    }
+
+    /// With an array and a controller put there.
+    pub(crate) async fn at(site: Site, change: impl FnOnce(&mut Settings)) -> Self {
+        let simulator = site.occupy(|_| {}).await;
         let controller = controller(&site, change).await;
         Self { simulator, controller, site }
     }

@@ -129,14 +129,17 @@ fn readers_are_as_many_as_one_command_can_name() {
 fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
     let (in_use, why) = ("process 7 (postgres) has /data/x open", "connection refused");
     let refused_as_used = Err(Refusal::InUse { node: node("w1"), what: in_use.into() });
+    let refused_as_unasked = Err(Refusal::Unasked { node: node("w1"), why: why.into() });
     let refused_as_silent = Err(Refusal::Unfenced { node: node("w1"), why: why.into() });
-    let (gone, in_use, silent) =
-        (Testimony::Gone, Testimony::InUse(in_use.into()), Testimony::Silent(why.into()));
+    let (gone, in_use) = (Testimony::Gone, Testimony::InUse(in_use.into()));
+    let (silent, unasked) = (Testimony::Silent(why.into()), Testimony::Unasked(why.into()));
     let table = [
         (&gone, Fence::Acl, Ok(Release::Clean)),
         (&gone, Fence::None, Ok(Release::Clean)),
         (&in_use, Fence::Acl, refused_as_used.clone()),
         (&in_use, Fence::None, refused_as_used),
+        (&unasked, Fence::Acl, refused_as_unasked.clone()),
+        (&unasked, Fence::None, refused_as_unasked),
         (&silent, Fence::Acl, Ok(Release::BehindFence)),
         (&silent, Fence::None, refused_as_silent),
     ];
