@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use rds_csi_api::VolumeId;
+use rds_csi_api::{Failure, Kind, VolumeId, status};
 
-use super::{Record, Volumes};
-use crate::host::{Host, KubeletPath, ManagedNqn};
+use super::{Record, Volumes, record};
+use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn};
 
 const DISCONNECT_TIME: Duration = Duration::from_secs(30);
 
@@ -32,32 +32,57 @@ pub enum Made {
     Node(KubeletPath),
 }
 
+/// Why something is left.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("{nqn} is in use: {holder}")]
+    InUse { nqn: ManagedNqn, holder: Holder },
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Left {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::InUse { .. } => Kind::InUse,
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
+
 /// Takes it back, the last first, as far as it goes. What is left is in the record, for unstage or the next stage.
 pub fn undo<H: Host>(volumes: &Volumes<H>, made: Vec<Made>) {
     for made in made.into_iter().rev() {
-        if let Err(reason) = take_back(volumes, &made) {
-            tracing::warn!(?made, "what this failed call did is left for the next one: {reason}");
+        if let Err(left) = take_back(volumes, &made) {
+            tracing::warn!(
+                ?made,
+                "what this failed call did is left for the next one: {}",
+                status::chain(&left)
+            );
             return;
         }
     }
 }
 
-fn take_back<H: Host>(volumes: &Volumes<H>, made: &Made) -> Result<(), String> {
+fn take_back<H: Host>(volumes: &Volumes<H>, made: &Made) -> Result<(), Left> {
     let Volumes { host, records, .. } = volumes;
     match made {
-        Made::Record { before: Some(record), .. } => records.write(record).map_err(|error| error.to_string()),
-        Made::Record { volume, before: None } => records.remove(volume).map_err(|error| error.to_string()),
-        Made::Mount(at) => host.unmount(at).map_err(|error| error.to_string()),
-        Made::Directory(at) => host.remove_directory(at).map_err(|error| error.to_string()),
-        Made::Node(at) => host.remove_node(at).map_err(|error| error.to_string()),
+        Made::Record { before: Some(record), .. } => records.write(record)?,
+        Made::Record { volume, before: None } => records.remove(volume)?,
+        Made::Mount(at) => host.unmount(at)?,
+        Made::Directory(at) => host.remove_directory(at)?,
+        Made::Node(at) => host.remove_node(at)?,
         Made::Connection(nqn) => {
-            let attachment = host.attachment(nqn.as_nqn()).map_err(|error| error.to_string())?;
+            let attachment = host.attachment(nqn.as_nqn())?;
             let devices: Vec<_> = attachment.device().into_iter().collect();
-            let holders = host.holders(&devices).map_err(|error| error.to_string())?;
-            if let Some(holder) = holders.first() {
-                return Err(format!("{nqn} is in use: {holder}"));
+            if let Some(holder) = host.holders(&devices)?.pop() {
+                return Err(Left::InUse { nqn: nqn.clone(), holder });
             }
-            host.disconnect(nqn, DISCONNECT_TIME).map_err(|error| error.to_string())
+            host.disconnect(nqn, DISCONNECT_TIME)?;
         }
     }
+    Ok(())
 }
