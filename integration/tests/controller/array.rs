@@ -82,7 +82,7 @@ async fn a_silent_array_costs_one_command_its_deadline_and_nobody_else_anything(
     let (simulator, site) = world::simulator(|_| {}).await;
     let connected = Connected::to(&site, 4, Duration::from_secs(2));
     connected.array.create(&wanted("pvc-a")).await.unwrap();
-    let slow = Fault::latency(Duration::from_secs(60)).times(1).containing("pvc-slow");
+    let slow = Fault::latency(Duration::from_mins(1)).times(1).containing("pvc-slow");
     simulator.inject(slow);
     let late = connected.array.create(&wanted("pvc-slow")).await;
     assert_eq!(late, Err(Error::Late { after: Duration::from_secs(2) }));

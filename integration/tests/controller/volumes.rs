@@ -185,7 +185,10 @@ async fn a_subvolume_with_somebody_elses_files_in_it_is_left_alone() {
 
 #[tokio::test]
 async fn what_is_not_served_is_not_advertised() {
-    use rds_csi_api::csi::controller_service_capability::{Type, rpc};
+    use rds_csi_api::csi::controller_service_capability::Type;
+    use rds_csi_api::csi::controller_service_capability::rpc::Type::{
+        CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter,
+    };
     let world = World::new().await;
     let mut client = world.controller.csi();
     let capabilities =
@@ -198,7 +201,6 @@ async fn what_is_not_served_is_not_advertised() {
             Type::Rpc(rpc) => rpc.r#type(),
         })
         .collect();
-    use rpc::Type::{CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter};
     assert_eq!(served, [CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter]);
     let refused = client.create_snapshot(csi::CreateSnapshotRequest::default()).await;
     assert_refused(refused, Code::Unimplemented, "CreateSnapshot is not served");
