@@ -74,7 +74,9 @@ async fn a_volume_is_attached_to_one_node_and_its_name_is_told_to_the_next() {
     assert_refused(world.delete(&volume.volume_id).await, Code::FailedPrecondition, "attached to w1");
     assert_admitted(&world, &["w1"]);
 
+    let before = world.commands();
     world.unpublish(&volume, "w1").await.unwrap();
+    assert_eq!(world.commands(), before + 1);
     assert_admitted(&world, &[]);
     world.unpublish(&volume, "w1").await.unwrap();
     world.delete(&volume.volume_id).await.unwrap();
