@@ -14,9 +14,20 @@ use super::Error;
 /// The multicast group that the kernel itself speaks to; udev's daemon uses another (lib/kobject_uevent.c).
 const KERNEL_GROUP: u32 = 1;
 
+/// The kernel announces a removal just before sysfs shows it (device_del in drivers/base/core.c): look once more so soon after.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Look again after this long even if nothing was announced: an event that was lost costs a second, and never the truth.
+const UNANNOUNCED: Duration = Duration::from_secs(1);
+
+/// Whether the kernel has said anything since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Something,
+    Nothing,
+}
+
 /// Looks until there is something to see, again after each announcement, for `limit` at most.
-///
-/// The last look is after the last announcement, so an event that was lost costs time and never the truth.
 pub(super) fn wait<T>(
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>, Error>,
@@ -26,6 +37,7 @@ pub(super) fn wait<T>(
     }
     let end = Instant::now() + limit;
     let events = subscribe().map_err(Error::system("listen to", Path::new("uevents")))?;
+    let mut heard = Heard::Nothing;
     loop {
         if let Some(found) = look()? {
             return Ok(Some(found));
@@ -33,7 +45,11 @@ pub(super) fn wait<T>(
         let Some(left) = end.checked_duration_since(Instant::now()) else {
             return Ok(None);
         };
-        next(&events, left).map_err(Error::system("listen to", Path::new("uevents")))?;
+        let pause = match heard {
+            Heard::Something => SETTLE,
+            Heard::Nothing => UNANNOUNCED,
+        };
+        heard = next(&events, left.min(pause)).map_err(Error::system("listen to", Path::new("uevents")))?;
     }
 }
 
@@ -45,18 +61,19 @@ fn subscribe() -> Result<OwnedFd, Errno> {
 }
 
 /// Waits for an announcement and takes all that are there. What they say does not matter: sysfs is the truth.
-fn next(events: &OwnedFd, left: Duration) -> Result<(), Errno> {
+fn next(events: &OwnedFd, left: Duration) -> Result<Heard, Errno> {
     let timeout = left.try_into().map_err(|_| Errno::INVAL)?;
     match poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error),
     }
     let mut buffer = [0; 4096];
+    let mut heard = Heard::Nothing;
     loop {
         match recv(events, &mut buffer, RecvFlags::empty()) {
             // An overflow means that there were many: look again.
-            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(()),
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => heard = Heard::Something,
+            Err(Errno::AGAIN) => return Ok(heard),
             Err(error) => return Err(error),
         }
     }
