@@ -104,12 +104,12 @@ pub enum Error {
         key: &'static str,
     },
     /// The key's value cannot be read.
-    #[error("{context} cannot be read: {source}")]
+    #[error("{context} cannot be read: {reason}")]
     Malformed {
         /// Which of the two maps.
         context: &'static str,
         /// What is wrong with the value.
-        source: Malformed,
+        reason: Malformed,
     },
 }
 
@@ -136,7 +136,7 @@ impl VolumeContext {
     /// Reads the map. Keys that are not ours are left alone: Kubernetes adds some of its own.
     pub fn parse(map: &HashMap<String, String>) -> Result<Self, Error> {
         let fields = Fields { context: Self::NAME, map };
-        let malformed = |source| Error::Malformed { context: Self::NAME, source };
+        let malformed = |reason| Error::Malformed { context: Self::NAME, reason };
         Ok(Self {
             array_address: fields.optional("rdsAddress").map(Into::into),
             portal: fields.portal()?,
@@ -191,7 +191,7 @@ impl PublishContext {
     /// Reads the map. A trace context that cannot be read is dropped: tracing never fails an attach.
     pub fn parse(map: &HashMap<String, String>) -> Result<Self, Error> {
         let fields = Fields { context: Self::NAME, map };
-        let malformed = |source| Error::Malformed { context: Self::NAME, source };
+        let malformed = |reason| Error::Malformed { context: Self::NAME, reason };
         let size = fields.required("sizeBytes")?;
         Ok(Self {
             portal: fields.portal()?,
@@ -235,7 +235,7 @@ impl<'a> Fields<'a> {
 
     fn portal(&self) -> Result<Portal, Error> {
         Portal::parse(self.required("nvmeAddress")?, self.optional("nvmePort"))
-            .map_err(|source| Error::Malformed { context: self.context, source })
+            .map_err(|reason| Error::Malformed { context: self.context, reason })
     }
 }
 

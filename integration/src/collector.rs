@@ -25,12 +25,12 @@ pub struct Span {
     pub service: String,
     /// `csi.v1.Node/NodeStageVolume`.
     pub name: String,
-    /// 16 bytes, in hexadecimal.
-    pub trace: String,
-    /// 8 bytes, in hexadecimal.
-    pub id: String,
+    /// 16 bytes.
+    pub trace: Vec<u8>,
+    /// 8 bytes.
+    pub id: Vec<u8>,
     /// The span it is a child of; empty for a root.
-    pub parent: String,
+    pub parent: Vec<u8>,
 }
 
 /// The endpoint. It ends when it is dropped.
@@ -112,9 +112,9 @@ impl TraceService for Endpoint {
                 spans.push(Span {
                     service: service.clone(),
                     name: span.name,
-                    trace: hex(&span.trace_id),
-                    id: hex(&span.span_id),
-                    parent: hex(&span.parent_span_id),
+                    trace: span.trace_id,
+                    id: span.span_id,
+                    parent: span.parent_span_id,
                 });
             }
         }
@@ -122,8 +122,4 @@ impl TraceService for Endpoint {
         self.0.more.notify_waiters();
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

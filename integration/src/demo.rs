@@ -149,7 +149,10 @@ async fn a_cable_is_pulled(story: &mut Story, driver: &Driver<'_>) -> Result<()>
     story.step("a program writes numbers, each with an fsync", acknowledges_more(w1)).await?;
     w1.cut_network().await?;
     story.see("w1: the cable to the array is pulled");
-    let pause = async { anyhow::Ok(tokio::time::sleep(Duration::from_secs(10)).await) };
+    let pause = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        anyhow::Ok(())
+    };
     story.step("ten seconds pass", pause).await?;
     story.see(node_holds(w1).await?);
     w1.restore_network().await?;

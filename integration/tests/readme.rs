@@ -41,7 +41,10 @@ fn text(output: Output) -> String {
 #[test]
 fn every_command_of_the_readme_is_run_by_ci() {
     assert_eq!(commands(), ["./just demo", "./just test", "./just simulator"]);
-    assert!(JUSTFILE.contains("steps=(format lint deny test demo)"), "demo and test are steps of `./just ci`");
+    assert!(
+        JUSTFILE.contains("steps=(format lint deny test demo)"),
+        "demo and test are steps of `./just ci`"
+    );
 }
 
 #[test]
@@ -49,7 +52,10 @@ fn just_alone_lists_each_recipe_with_a_line_of_help() {
     let list = text(just(&[]).output().unwrap());
     let recipes: Vec<_> = list.lines().skip(1).collect();
     for name in ["build", "test", "demo", "simulator", "ci"] {
-        assert!(recipes.iter().any(|line| line.trim_start().starts_with(name)), "{name} is missing in {list}");
+        assert!(
+            recipes.iter().any(|line| line.trim_start().starts_with(name)),
+            "{name} is missing in {list}"
+        );
     }
     assert!(recipes.iter().all(|line| line.contains('#')), "a recipe has no help: {list}");
 }
@@ -74,7 +80,10 @@ fn links_in_the_documents_lead_somewhere() {
         let folder = root.join(document).parent().unwrap().to_owned();
         for target in content.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let is_local = !target.contains("://");
-            assert!(!is_local || folder.join(target).exists(), "{document} links to {target}, which is not there");
+            assert!(
+                !is_local || folder.join(target).exists(),
+                "{document} links to {target}, which is not there"
+            );
         }
     }
 }

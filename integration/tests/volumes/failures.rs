@@ -123,7 +123,7 @@ impl<'rig> Writer<'rig> {
     /// Ends it, detaches, attaches again, and looks whether each acknowledged number is there.
     async fn finish(self, driver: &Driver<'rig>, pod: Pod<'rig>) -> Result<()> {
         self.worker.guest().signal("writer", 15).await?;
-        self.worker.guest().wait("writer", Duration::from_secs(60)).await?;
+        self.worker.guest().wait("writer", Duration::from_mins(1)).await?;
         let acknowledged: u64 =
             self.worker.sh("cat /run/acknowledged").await?.parse().context("acknowledged")?;
         let volume = pod.volume.clone();
