@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use self::story::Story;
 use crate::driver::{Driver, Pod, block, filesystem, shared_block};
-use crate::rig::{Plan, Rig, Worker};
+use crate::rig::{Mount, Plan, Rig, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -125,7 +125,7 @@ async fn a_process_holds_on(story: &mut Story, driver: &Driver<'_>) -> Result<()
     let volume = driver.create("held", block(), 64 * MIB).await?;
     let pod = story.step("attach a block volume to w1", driver.attach(&volume, w1)).await?;
     let pid = hold_open(w1, &pod).await?;
-    story.see(format!("w1: process {pid} (tail) has {} open", pod.path()));
+    story.see(format!("w1: process {pid} (tail) has the device open"));
     let refused = driver.unpublish(&volume, w1.name()).await;
     see_refusal(story, "detach it", refused, &pid)?;
     w1.sh(&format!("kill {pid}; while [ -e /proc/{pid} ]; do :; done")).await?;
@@ -251,6 +251,12 @@ fn admits(hosts: &str, node: &str) -> bool {
     hosts.split(',').any(|host| host == HostNqn::of(&node).as_str())
 }
 
+/// The end of a path of kubelet, which tells enough: a line should fit a terminal.
+fn ending(path: &str) -> String {
+    let skipped = path.chars().count().saturating_sub(44);
+    if skipped == 0 { path.into() } else { format!("…{}", path.chars().skip(skipped).collect::<String>()) }
+}
+
 /// What a node holds of volumes: connections and mounts.
 async fn node_holds(worker: &Worker) -> Result<String> {
     let name = worker.name();
@@ -259,8 +265,9 @@ async fn node_holds(worker: &Worker) -> Result<String> {
         connections.iter().map(|nvme| format!("{name}: {} {} {}", nvme.controller, nvme.state, nvme.nqn));
     let mounts = worker.mounts().await?;
     let mounts = mounts.iter().filter(|mount| mount.source.starts_with("/dev/nvme"));
-    let mounts =
-        mounts.map(|mount| format!("{name}: {} {} on {}", mount.source, mount.filesystem, mount.target));
+    let mounts = mounts.map(|Mount { source, filesystem, target, .. }| {
+        format!("{name}: {source} {filesystem} on {}", ending(target))
+    });
     let told: Vec<_> = connections.chain(mounts).collect();
     Ok(if told.is_empty() { format!("{name}: nothing") } else { told.join("\n") })
 }

@@ -64,8 +64,8 @@ impl Story {
 
     /// What can be seen after a step.
     pub(super) fn see(&self, what: impl Display) {
-        for line in what.to_string().lines() {
-            println!("     {}", self.dim(line));
+        for line in what.to_string().lines().flat_map(wrap) {
+            println!("     {}", self.dim(&line));
         }
     }
 
@@ -74,9 +74,9 @@ impl Story {
         println!("{}", self.bold("What was shown"));
         for (number, chapter) in self.chapters.iter().enumerate() {
             let took = chapter.took.unwrap_or_default().as_secs_f64();
-            println!("   {}. {:<44} {:<46} {took:>6.1} s", number + 1, chapter.title, chapter.finding);
+            println!("   {}. {:<42} {:<50} {took:>6.1} s", number + 1, chapter.title, chapter.finding);
         }
-        println!("   {:<94} {:>6.1} s", "all of it", self.began.elapsed().as_secs_f64());
+        println!("   {:<96} {:>6.1} s", "all of it", self.began.elapsed().as_secs_f64());
     }
 
     fn bold(&self, text: &str) -> String {
@@ -89,5 +89,35 @@ impl Story {
 
     fn styled(&self, style: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{style}m{text}\x1b[0m") } else { text.into() }
+    }
+}
+
+/// Breaks a line between words, so that it stays within the width of the story.
+fn wrap(line: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split(' ') {
+        let last = lines.len() - 1;
+        if lines[last].is_empty() {
+            lines[last] = word.into();
+        } else if lines[last].chars().count() + 1 + word.chars().count() <= WIDTH {
+            lines[last] = format!("{} {word}", lines[last]);
+        } else {
+            lines.push(format!("  {word}"));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_broken_between_words() {
+        let message = "volume pvc-a is not detached: ".repeat(6);
+        let lines = wrap(message.trim());
+        assert!(lines.len() > 1 && lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:?}");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(&lines.join(" ")), words(&message));
     }
 }
