@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod call;
+pub mod identity;
 pub mod locks;
 pub mod socket;
 pub mod tasks;

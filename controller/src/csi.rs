@@ -1,8 +1,6 @@
 //! CSI over gRPC: every method reads its request, calls its verb, and turns the outcome into a response.
 
 mod controller;
-mod identity;
 mod parse;
 
 pub use controller::{Controller, Driver};
-pub use identity::Identity;

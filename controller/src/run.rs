@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use rds_csi_api::csi::controller_server::ControllerServer;
 use rds_csi_api::csi::identity_server::IdentityServer;
+use rds_csi_api::csi::plugin_capability::service;
 use rds_csi_api::serve::admin::{self, Readiness};
 use rds_csi_api::serve::call::Calls;
+use rds_csi_api::serve::identity::Identity;
 use rds_csi_api::serve::tasks::Tasks;
 use rds_csi_api::serve::{socket, telemetry};
 use tokio::net::TcpListener;
@@ -19,7 +21,7 @@ use tonic::transport::Server;
 use crate::array::routeros::RouterOs;
 use crate::attachments::store::InMemory;
 use crate::config::Config;
-use crate::csi::{Controller, Driver, Identity};
+use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
@@ -63,7 +65,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
     let driver = Driver { array, store: InMemory::default(), nodes, fence, pool, portal, array_address };
     let server = Server::builder()
-        .add_service(IdentityServer::new(Identity))
+        .add_service(IdentityServer::new(Identity::offering([service::Type::ControllerService])))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
     tasks.spawn("the CSI server", async move {

@@ -10,6 +10,7 @@ use rds_csi_api::csi::node_server::NodeServer;
 use rds_csi_api::node_agent::node_agent_server::NodeAgentServer;
 use rds_csi_api::serve::admin::{self, Readiness};
 use rds_csi_api::serve::call::Calls;
+use rds_csi_api::serve::identity::Identity;
 use rds_csi_api::serve::tasks::Tasks;
 use rds_csi_api::serve::{socket, telemetry};
 use rds_csi_api::{HostId, HostNqn};
@@ -19,7 +20,7 @@ use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsCo
 
 use crate::agent::Agent;
 use crate::config::{Api, Config};
-use crate::csi::{Identity, Node};
+use crate::csi::Node;
 use crate::debug;
 use crate::host::{Initiator, Linux};
 use crate::volumes::{Records, Volumes};
@@ -68,7 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
     tasks.spawn("the internal API", async move { Ok(agent.await?) });
     let csi = Server::builder()
-        .add_service(IdentityServer::new(Identity))
+        .add_service(IdentityServer::new(Identity::offering([])))
         .add_service(NodeServer::new(Node::new(volumes, node, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),

@@ -1,0 +1,51 @@
+//! The Identity service, by which both programs say that they are one driver.
+
+use tonic::{Request, Response, Status};
+
+use crate::DRIVER_NAME;
+use crate::csi::plugin_capability::{Service, Type, service};
+use crate::csi::{self, identity_server};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    services: Vec<service::Type>,
+}
+
+impl Identity {
+    /// A program that offers these services beside Identity and Node.
+    pub fn offering(services: impl IntoIterator<Item = service::Type>) -> Self {
+        Self { services: services.into_iter().collect() }
+    }
+}
+
+#[tonic::async_trait]
+impl identity_server::Identity for Identity {
+    async fn get_plugin_info(
+        &self,
+        _: Request<csi::GetPluginInfoRequest>,
+    ) -> Result<Response<csi::GetPluginInfoResponse>, Status> {
+        Ok(Response::new(csi::GetPluginInfoResponse {
+            name: DRIVER_NAME.into(),
+            vendor_version: env!("CARGO_PKG_VERSION").into(),
+            manifest: [].into(),
+        }))
+    }
+
+    async fn get_plugin_capabilities(
+        &self,
+        _: Request<csi::GetPluginCapabilitiesRequest>,
+    ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
+        let capability = |offered: &service::Type| csi::PluginCapability {
+            r#type: Some(Type::Service(Service { r#type: (*offered).into() })),
+        };
+        let capabilities = self.services.iter().map(capability).collect();
+        Ok(Response::new(csi::GetPluginCapabilitiesResponse { capabilities }))
+    }
+
+    /// Ready while the array is away, too: a restart would not bring it back, and detaching, unpublishing and unstaging
+    /// must go on.
+    async fn probe(&self, _: Request<csi::ProbeRequest>) -> Result<Response<csi::ProbeResponse>, Status> {
+        Ok(Response::new(csi::ProbeResponse { ready: Some(true) }))
+    }
+}
