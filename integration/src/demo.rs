@@ -9,16 +9,20 @@ use rds_csi_api::{HostNqn, NodeName};
 use tonic::{Code, Status};
 
 use self::story::Story;
-use crate::driver::{Driver, Pod, block, filesystem, shared_block};
+use crate::driver::{Driver, Pod, Writer, block, filesystem, shared_block};
 use crate::rig::{Mount, Plan, Rig, Worker};
 
 const MIB: u64 = 1 << 20;
+
+/// It takes about two minutes.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Boots a rig, tells the story, and takes everything down again. An error says what was off.
 pub async fn run() -> Result<()> {
     let mut story = Story::begin("rds-csi: one array, two nodes, and the kernel's own NVMe/TCP between them");
     let rig = Rig::boot(Plan::default()).await?;
-    let told = tell(&mut story, &rig).await;
+    let told = tokio::time::timeout(LIMIT, tell(&mut story, &rig)).await;
+    let told = told.unwrap_or_else(|_| bail!("the story is not told after {LIMIT:?}"));
     if told.is_err() {
         eprintln!("{}", rig.diagnosis().await);
     }
@@ -39,11 +43,7 @@ async fn tell(story: &mut Story, rig: &Rig) -> Result<()> {
         a_cable_is_pulled(story, &driver).await?;
         nothing_is_left(story, &driver).await
     };
-    let told = told.await;
-    if told.is_err() {
-        eprintln!("--- controller\n{}", driver.controller().log());
-    }
-    told?;
+    told.await?;
     driver.stop().await
 }
 
@@ -140,13 +140,8 @@ async fn a_cable_is_pulled(story: &mut Story, driver: &Driver<'_>) -> Result<()>
     story.chapter("A cable is pulled for ten seconds");
     let volume = driver.create("durable", filesystem("ext4"), 256 * MIB).await?;
     let pod = story.step("attach an ext4 volume to w1", driver.attach(&volume, w1)).await?;
-    let log = format!("{}/log", pod.path());
-    let program = format!(
-        "n=0; while n=$((n+1)); do \
-         echo $n | dd of={log} oflag=append conv=notrunc,fsync 2>/dev/null && echo $n >/run/acknowledged || exit 1; done"
-    );
-    w1.guest().start("writer", ["sh", "-c", &program], &[]).await?;
-    story.step("a program writes numbers, each with an fsync", acknowledges_more(w1)).await?;
+    let writer = Writer::start(&pod).await?;
+    story.step("a program writes numbers, each with an fsync", writer.acknowledges_more()).await?;
     w1.cut_network().await?;
     story.see("w1: the cable to the array is pulled");
     let pause = async {
@@ -157,18 +152,14 @@ async fn a_cable_is_pulled(story: &mut Story, driver: &Driver<'_>) -> Result<()>
     story.see(node_holds(w1).await?);
     w1.restore_network().await?;
     story.see("w1: the cable is back");
-    story.step("the program goes on, without an error", acknowledges_more(w1)).await?;
-    w1.guest().signal("writer", 15).await?;
-    w1.guest().wait("writer", Duration::from_secs(30)).await?;
-    let acknowledged: u64 =
-        w1.sh("cat /run/acknowledged").await?.parse().context("the last acknowledged number")?;
+    story.step("the program goes on, without an error", writer.acknowledges_more()).await?;
+    let acknowledged = writer.stop().await?;
     let again = async {
         driver.detach(pod).await?;
         driver.attach(&volume, w1).await
     };
     let pod = story.step("detach it, and attach it again", again).await?;
-    let written = w1.sh(&format!("awk '$1 != NR {{ exit 1 }} END {{ print NR }}' {log}")).await?;
-    let written: u64 = written.parse().context("the numbers that arrived")?;
+    let written = writer.written().await?;
     story.see(format!("{acknowledged} numbers were acknowledged, {written} are there, none is missing"));
     ensure!(written >= acknowledged, "{acknowledged} writes were acknowledged, and only {written} are there");
     driver.detach(pod).await?;
@@ -216,13 +207,6 @@ fn short(digest: &str) -> String {
 
 async fn hold_open(worker: &Worker, pod: &Pod<'_>) -> Result<String> {
     worker.sh(&format!("tail -f /dev/null <{} >/dev/null 2>&1 & echo $!", pod.path())).await
-}
-
-/// Waits until the writer has had twenty more numbers acknowledged than now.
-async fn acknowledges_more(worker: &Worker) -> Result<()> {
-    let script = "n=/run/acknowledged; until [ -s $n ]; do sleep 0.1; done; enough=$(( $(cat $n) + 20 )); \
-                  until [ \"$(cat $n)\" -ge $enough ]; do sleep 0.1; done";
-    worker.sh(script).await.map(drop)
 }
 
 /// What the array holds and whom it admits, in its own words.

@@ -5,9 +5,10 @@
 
 mod controller;
 mod volume;
+mod writer;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rds_csi_api::csi;
@@ -18,12 +19,16 @@ use tonic::{Code, Status};
 
 pub use self::controller::{Controller, Settings};
 pub use self::volume::{Pod, Volume, block, filesystem, shared_block};
+pub use self::writer::Writer;
 use crate::certificates::{self, Identity};
 use crate::collector::Collector;
 use crate::rig::{HOST, PORTAL, Rig, Worker};
 
 /// The pause of a sidecar between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long an array may be away.
+const ARRAY_BACK: Duration = Duration::from_mins(2);
 
 /// Everything that runs when the driver is installed.
 #[derive(Debug)]
@@ -35,30 +40,28 @@ pub struct Driver<'rig> {
 }
 
 impl<'rig> Driver<'rig> {
-    /// Runs a test with the driver, and stops it. What the controller has logged comes with an error.
+    /// Runs a test with the driver, and stops it.
     pub async fn on(rig: &'rig Rig, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         let driver = Self::start(rig).await?;
-        match test(&driver).await {
-            Ok(()) => driver.stop().await,
-            Err(error) => {
-                let log = driver.controller.log();
-                // The agents' logs are part of the rig's diagnosis; whether they end is no longer of interest.
-                let _ = driver.stop().await;
-                Err(anyhow::anyhow!("{error:#}\n\n--- controller\n{log}"))
-            }
-        }
+        let tested = test(&driver).await;
+        let stopped = driver.stop().await;
+        tested.and(stopped)
     }
 
     /// Starts the controller and the agents, with an OTLP endpoint that all of them export to.
+    ///
+    /// A test that failed may have left its agents running, a cable pulled or a node frozen: that ends here, and does
+    /// not fail the tests after it.
     pub async fn start(rig: &'rig Rig) -> Result<Self> {
         let collector = Collector::start().await?;
         let endpoint = format!("http://{HOST}:{}", collector.port());
         for worker in rig.workers() {
+            worker.recover().await?;
             worker.start_agent(&["--otlp-endpoint", &endpoint]).await?;
         }
         let identity = rig.authority().issue(certificates::CONTROLLER)?;
         let controller = Controller::start(
-            &rig.directory().join("controller"),
+            &rig.controller_directory(),
             &Settings {
                 array: rig.array().ssh(),
                 key: rig.array().key(),
@@ -78,13 +81,13 @@ impl<'rig> Driver<'rig> {
         Ok(Self { rig, controller, collector, identity })
     }
 
-    /// Stops what was started. The volumes stay.
+    /// Stops all that was started, and tells the first thing that did not end well. The volumes stay.
     pub async fn stop(self) -> Result<()> {
-        self.controller.stop().await?;
+        let mut stopped = self.controller.stop().await;
         for worker in self.rig.workers() {
-            worker.stop_agent().await?;
+            stopped = stopped.and(worker.stop_agent().await);
         }
-        Ok(())
+        stopped
     }
 
     /// The rig it runs on.
@@ -147,11 +150,15 @@ impl<'rig> Driver<'rig> {
         Ok(self.controller.csi().controller_publish_volume(request).await?.into_inner().publish_context)
     }
 
-    /// ControllerUnpublishVolume until it is no longer UNAVAILABLE, as the attacher does while the array is away.
+    /// ControllerUnpublishVolume until it is no longer UNAVAILABLE, as the attacher does while the array is away; two
+    /// minutes at most.
     pub async fn unpublish_once_available(&self, volume: &Volume, node: &str) -> Result<(), Status> {
+        let deadline = Instant::now() + ARRAY_BACK;
         loop {
             match self.unpublish(volume, node).await {
-                Err(status) if status.code() == Code::Unavailable => tokio::time::sleep(RETRY).await,
+                Err(status) if status.code() == Code::Unavailable && Instant::now() < deadline => {
+                    tokio::time::sleep(RETRY).await;
+                }
                 answer => return answer,
             }
         }
@@ -180,7 +187,7 @@ impl<'rig> Driver<'rig> {
     pub async fn detach(&self, pod: Pod<'rig>) -> Result<(), Status> {
         pod.unpublish().await?;
         pod.unstage().await?;
-        self.unpublish_once_available(&pod.volume, pod.worker.name()).await
+        self.unpublish(&pod.volume, pod.worker.name()).await
     }
 
     /// A client of a worker's CSI socket, as kubelet is one.

@@ -170,6 +170,11 @@ impl Rig {
         self.directory.path()
     }
 
+    /// Where a controller of this rig keeps its socket and its log.
+    pub fn controller_directory(&self) -> PathBuf {
+        self.directory().join("controller")
+    }
+
     /// Who signed the agents' certificates, and signs the controller's.
     pub fn authority(&self) -> &Authority {
         &self.authority

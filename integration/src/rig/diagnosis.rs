@@ -1,6 +1,6 @@
 //! What a person wants to see when a test has failed.
 
-use std::{future::Future, time::Duration};
+use std::{fs, future::Future, time::Duration};
 
 use anyhow::Result;
 use tokio::time;
@@ -22,7 +22,16 @@ pub(super) async fn tell(rig: &Rig) -> String {
         sections.push(section(&format!("{name}: kernel"), &kernel(worker.guest()).await));
         sections.push(section(&format!("{name}: node agent"), &patiently(worker.agent_log()).await));
     }
+    if let Ok(log) = fs::read_to_string(rig.controller_directory().join("log")) {
+        sections.push(section("controller", &tail(&log)));
+    }
     sections.concat()
+}
+
+/// The end of a log that holds the tests before, too.
+fn tail(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(200)..].join("\n")
 }
 
 fn section(title: &str, text: &str) -> String {

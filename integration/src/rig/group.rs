@@ -8,7 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     process::ExitCode,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, anyhow};
@@ -17,6 +17,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
 use super::{Plan, Rig};
+
+/// How long a test may take; the longest, with a reboot of the array, takes a minute or two.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// Tests on one rig, in the order in which they are added.
 pub struct Group {
@@ -88,8 +91,13 @@ impl Shared {
     async fn run(&self, test: impl AsyncFn(&Rig) -> Result<()>) -> Result<(), Failed> {
         let boot = || async { Rig::boot(self.plan).await.map_err(|error| format!("{error:#}")) };
         let rig = self.rig.get_or_init(boot).await.as_ref().map_err(|error| Failed::from(error.as_str()))?;
-        let tested = AssertUnwindSafe(test(rig)).catch_unwind().await;
-        if let Err(error) = tested.unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref())))) {
+        let tested = AssertUnwindSafe(test(rig)).catch_unwind();
+        let tested = match tokio::time::timeout(LIMIT, tested).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(panic)) => Err(anyhow!("{}", message(panic.as_ref()))),
+            Err(_) => Err(anyhow!("it is not done after {LIMIT:?}")),
+        };
+        if let Err(error) = tested {
             let _ = self.failed.set(());
             let diagnosis = rig.diagnosis().await;
             let place = place(&error.backtrace().to_string());

@@ -15,6 +15,8 @@ use crate::certificates::{Authority, Identity, NODE_AGENT};
 /// The name of the node agent among the guest's programs.
 const AGENT: &str = "node-agent";
 
+const AGENT_PROGRAM: &str = "/bin/rds-csi-node-agent";
+
 const CSI_SOCKET: &str = "/run/rds-csi/csi.sock";
 const ADMIN_PORT: u16 = 9080;
 const API_PORT: u16 = 9443;
@@ -116,7 +118,7 @@ impl Worker {
         let api = format!("0.0.0.0:{API_PORT}");
         let admin = format!("127.0.0.1:{ADMIN_PORT}");
         let arguments = [
-            "/bin/rds-csi-node-agent",
+            AGENT_PROGRAM,
             "--node-name",
             self.name(),
             "--csi-socket",
@@ -159,6 +161,20 @@ impl Worker {
         self.guest.signal(AGENT, SIGTERM).await?;
         let exit = self.guest.wait(AGENT, Duration::from_secs(40)).await?;
         ensure!(exit == Exit::Code(0), "the agent on {} ended with {exit:?}", self.name());
+        Ok(())
+    }
+
+    /// Undoes what a test that failed may have done to the node: it is on, not frozen, its cable is plugged in, and no
+    /// agent runs.
+    pub async fn recover(&self) -> Result<()> {
+        if !self.guest.is_on() {
+            self.boot().await?;
+        }
+        self.resume().await?;
+        self.restore_network().await?;
+        if self.processes().await?.iter().any(|process| process.command.starts_with(AGENT_PROGRAM)) {
+            self.kill_agent().await?;
+        }
         Ok(())
     }
 
