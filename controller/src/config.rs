@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{NodeName, Portal};
+use rds_csi_api::{ManagedPrefix, NodeName, Portal};
 
 use crate::array::routeros::{Destination, Settings};
 use crate::array::{ClusterId, Pool};
@@ -65,6 +65,10 @@ pub struct Args {
     /// What tells this cluster's volumes from those of others on the array
     #[arg(long, env = "RDS_CSI_CLUSTER_ID", value_name = "ID")]
     cluster_id: ClusterId,
+    /// Beginning of the NQNs of the volumes that may be changed and removed, such as nqn.2000-02.com.mikrotik:pvc-; nodes may
+    /// run from other volumes of the same array
+    #[arg(long, env = "CSI_MANAGED_NQN_PREFIX", value_name = "PREFIX")]
+    managed_nqn_prefix: ManagedPrefix,
 
     /// Where a node's agent listens; once per node
     #[arg(long, env = "RDS_CSI_NODE_AGENT", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
@@ -100,6 +104,8 @@ pub struct Config {
     pub pool: Pool,
     /// Whose they are.
     pub cluster: ClusterId,
+    /// Which volumes of the array are the driver's.
+    pub prefix: ManagedPrefix,
     /// Where nodes connect.
     pub portal: Portal,
     /// How nodes are shut out.
@@ -153,6 +159,7 @@ impl TryFrom<Args> for Config {
             nvme_port,
             fence,
             cluster_id,
+            managed_nqn_prefix,
             node_agent,
             agent_ca,
             agent_cert,
@@ -199,6 +206,7 @@ impl TryFrom<Args> for Config {
             },
             pool,
             cluster: cluster_id,
+            prefix: managed_nqn_prefix,
             portal: Portal { address: nvme_address, port: nvme_port },
             fence,
             agents,
@@ -244,13 +252,22 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
         let file = file.to_str().unwrap();
-        let mut line =
-            vec!["rds-csi-controller", "--csi-socket", "/run/csi.sock", "--array-address", "array"];
-        line.extend(["--array-user", "csi", "--array-key", file, "--array-known-hosts", file]);
-        line.extend(["--nvme-address", "10.0.0.1", "--fence", "acl", "--cluster-id", "blue"]);
+        let given = [
+            ("--csi-socket", "/run/csi.sock"),
+            ("--array-address", "array"),
+            ("--array-user", "csi"),
+            ("--array-key", file),
+            ("--array-known-hosts", file),
+            ("--nvme-address", "10.0.0.1"),
+            ("--fence", "acl"),
+            ("--cluster-id", "blue"),
+            ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:pvc-"),
+        ];
         let extra: Vec<_> = extra.iter().map(|text| if *text == "FILE" { file } else { text }).collect();
         // A later flag replaces an earlier one in this test only.
-        line.retain(|flag| !extra.contains(flag) || !flag.starts_with("--"));
+        let given = given.iter().filter(|(flag, _)| !extra.contains(flag));
+        let mut line = vec!["rds-csi-controller"];
+        line.extend(given.flat_map(|(flag, value)| [flag, value]));
         line.extend(extra);
         let args = Args::try_parse_from(line).map_err(|error| error.to_string())?;
         Config::try_from(args).map_err(|error| error.to_string())
@@ -287,6 +304,8 @@ mod tests {
             ("--pool", "/pool", "without slashes"),
             ("--log-format", "xml", "text or json"),
             ("--agent-ca", "", "--agent-ca"),
+            ("--managed-nqn-prefix", "", "managed NQN prefix"),
+            ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:", "would cover the system's own volumes"),
         ] {
             let error = config(&[flag, value]).err().unwrap_or_else(|| panic!("{flag} {value} is taken"));
             assert!(error.contains(told), "{error}");

@@ -29,8 +29,18 @@ const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { csi_socket, ssh, pool, cluster, portal, fence, agents: nodes, admin_listen, telemetry } =
-        config;
+    let Config {
+        csi_socket,
+        ssh,
+        pool,
+        cluster,
+        prefix,
+        portal,
+        fence,
+        agents: nodes,
+        admin_listen,
+        telemetry,
+    } = config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
@@ -63,7 +73,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let admin = admin::serve(admin_listener, admin::router(Arc::new(registry), readiness), tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    let driver = Driver { array, store: InMemory::default(), nodes, fence, pool, portal, array_address };
+    let driver =
+        Driver { array, store: InMemory::default(), nodes, fence, pool, prefix, portal, array_address };
     let server = Server::builder()
         .add_service(IdentityServer::new(Identity::offering([service::Type::ControllerService])))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))

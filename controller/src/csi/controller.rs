@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rds_csi_api::csi::controller_server;
 use rds_csi_api::csi::controller_service_capability::{Rpc as RpcCapability, Type, rpc};
 use rds_csi_api::serve::call::{Call, Calls};
-use rds_csi_api::{Portal, PublishContext, Rpc, VolumeId, csi, status};
+use rds_csi_api::{ManagedPrefix, Portal, PublishContext, Rpc, VolumeId, csi, status};
 use tonic::{Request, Response, Status};
 
 use super::parse;
@@ -32,6 +32,8 @@ pub struct Driver<A, S, W> {
     pub fence: Fence,
     /// Where volumes live.
     pub pool: Pool,
+    /// Which volumes of the array are the driver's.
+    pub prefix: ManagedPrefix,
     /// Where nodes connect, unless a StorageClass says otherwise.
     pub portal: Portal,
     /// The array by its name for control, for people to read in a volume's context.
@@ -66,7 +68,8 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::CreateVolumeRequest>,
     ) -> Answer<csi::CreateVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let request = match parse::create(&request.into_inner(), driver.portal, &driver.pool) {
+        let request = match parse::create(&request.into_inner(), driver.portal, &driver.pool, &driver.prefix)
+        {
             Ok(request) => request,
             Err(error) => return self.refuse(Rpc::CreateVolume, error).await,
         };
@@ -82,7 +85,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Answer<csi::DeleteVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let id = match parse::volume_id(&request.into_inner().volume_id) {
+        let id = match parse::volume_id(&request.into_inner().volume_id, &driver.prefix) {
             Ok(id) => id,
             Err(error) => return self.refuse(Rpc::DeleteVolume, error).await,
         };
@@ -99,7 +102,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::ControllerPublishVolumeRequest>,
     ) -> Answer<csi::ControllerPublishVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let request = match parse::publish(&request.into_inner(), driver.portal) {
+        let request = match parse::publish(&request.into_inner(), driver.portal, &driver.prefix) {
             Ok(request) => request,
             Err(error) => return self.refuse(Rpc::ControllerPublishVolume, error).await,
         };
@@ -117,7 +120,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::ControllerUnpublishVolumeRequest>,
     ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let (id, from) = match parse::unpublish(&request.into_inner()) {
+        let (id, from) = match parse::unpublish(&request.into_inner(), &driver.prefix) {
             Ok(request) => request,
             Err(error) => return self.refuse(Rpc::ControllerUnpublishVolume, error).await,
         };
@@ -136,7 +139,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
         let driver = Arc::clone(&self.driver);
         let request = request.into_inner();
-        let id = match parse::volume_id(&request.volume_id) {
+        let id = match parse::volume_id(&request.volume_id, &driver.prefix) {
             Ok(_) if request.volume_capabilities.is_empty() => Err(parse::Error::NoCapabilities),
             parsed => parsed,
         };

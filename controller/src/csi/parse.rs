@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use rds_csi_api::bytes::Negative;
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{
-    Access, Bytes, Capability, Failure, Kind, Portal, VolumeContext, VolumeId, capability, context, csi,
+    Access, Bytes, Capability, Failure, Kind, ManagedPrefix, Nqn, Portal, VolumeContext, VolumeId,
+    capability, context, csi,
 };
 
 use crate::array::Pool;
@@ -20,6 +21,11 @@ use crate::unpublish::From;
 pub(super) enum Error {
     #[error("the request is malformed")]
     Malformed(#[from] Malformed),
+    #[error(
+        "volume {id} is not the driver's: its NQN {nqn} does not begin with {prefix}; if it is a volume of this cluster, \
+         correct --managed-nqn-prefix, else remove the PersistentVolume that names it"
+    )]
+    NotManaged { id: VolumeId, nqn: Nqn, prefix: ManagedPrefix },
     #[error("{field} is malformed")]
     Size { field: &'static str, source: Negative },
     #[error("volume_capabilities is empty: say what the volume is for")]
@@ -38,6 +44,7 @@ impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Malformed(_)
+            | Self::NotManaged { .. }
             | Self::Size { .. }
             | Self::NoCapabilities
             | Self::Capability(_)
@@ -52,6 +59,7 @@ pub(super) fn create(
     request: &csi::CreateVolumeRequest,
     portal: Portal,
     pool: &Pool,
+    prefix: &ManagedPrefix,
 ) -> Result<create::Request, Error> {
     if request.volume_content_source.is_some() {
         let fix = "snapshots and clones are not served; create an empty volume and copy the data";
@@ -61,8 +69,10 @@ pub(super) fn create(
         let fix = "volumes are not modified; leave the VolumeAttributesClass out";
         return Err(Error::Unsupported { field: "mutable_parameters", fix });
     }
+    let name = request.name.parse()?;
+    managed(VolumeId::for_name(&name), prefix)?;
     Ok(create::Request {
-        name: request.name.parse()?,
+        name,
         range: range(request.capacity_range)?,
         capabilities: capabilities(&request.volume_capabilities)?,
         parameters: Parameters::parse(&request.parameters, portal, pool)?,
@@ -92,8 +102,9 @@ fn capabilities(capabilities: &[csi::VolumeCapability]) -> Result<Vec<Capability
 pub(super) fn publish(
     request: &csi::ControllerPublishVolumeRequest,
     portal: Portal,
+    prefix: &ManagedPrefix,
 ) -> Result<publish::Request, Error> {
-    let id = request.volume_id.parse()?;
+    let id = volume_id(&request.volume_id, prefix)?;
     let node = request.node_id.parse()?;
     let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
     let claim = Claim {
@@ -114,8 +125,11 @@ fn context(map: &HashMap<String, String>) -> Result<Option<VolumeContext>, Error
     if map.is_empty() { Ok(None) } else { Ok(Some(VolumeContext::parse(map)?)) }
 }
 
-pub(super) fn unpublish(request: &csi::ControllerUnpublishVolumeRequest) -> Result<(VolumeId, From), Error> {
-    let id = request.volume_id.parse()?;
+pub(super) fn unpublish(
+    request: &csi::ControllerUnpublishVolumeRequest,
+    prefix: &ManagedPrefix,
+) -> Result<(VolumeId, From), Error> {
+    let id = volume_id(&request.volume_id, prefix)?;
     let from = match request.node_id.as_str() {
         "" => From::Everywhere,
         node => From::Node(node.parse()?),
@@ -135,8 +149,14 @@ pub(super) fn usable(
     Ok(())
 }
 
-pub(super) fn volume_id(text: &str) -> Result<VolumeId, Error> {
-    Ok(text.parse()?)
+pub(super) fn volume_id(text: &str, prefix: &ManagedPrefix) -> Result<VolumeId, Error> {
+    managed(text.parse()?, prefix)
+}
+
+/// A node's own system may run from a volume of the same array, and nothing on the array tells it from one of ours.
+fn managed(id: VolumeId, prefix: &ManagedPrefix) -> Result<VolumeId, Error> {
+    let nqn = Nqn::of_volume(&id);
+    if prefix.covers(&nqn) { Ok(id) } else { Err(Error::NotManaged { id, nqn, prefix: prefix.clone() }) }
 }
 
 #[cfg(test)]

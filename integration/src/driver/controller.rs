@@ -128,6 +128,7 @@ fn arguments(folder: &Path, settings: &Settings) -> Vec<String> {
         ("--nvme-address", portal.clone()),
         ("--fence", (*fence).into()),
         ("--cluster-id", "rig".into()),
+        ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:pvc-".into()),
         ("--admin-listen", "127.0.0.1:0".into()),
     ];
     arguments.extend(agents.iter().map(|(node, address)| ("--node-agent", format!("{node}={address}"))));
