@@ -54,6 +54,18 @@ impl<H: Host> Agent<H> {
     pub fn new(volumes: Arc<Volumes<H>>, calls: Calls) -> Self {
         Self { volumes, calls }
     }
+
+    /// Before anything is done for the caller. A stranger's call is counted and logged like any other.
+    async fn check<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<(), Status> {
+        match caller::check(request) {
+            Ok(()) => Ok(()),
+            Err(stranger) => self
+                .calls
+                .run(Call::new(rpc), async { Err::<(), _>(Error::Caller(stranger)) })
+                .await
+                .map(drop),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -62,9 +74,9 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         &self,
         request: Request<wire::ListVolumesRequest>,
     ) -> Result<Response<wire::ListVolumesResponse>, Status> {
+        self.check(Rpc::AgentListVolumes, &request).await?;
         let volumes = Arc::clone(&self.volumes);
         let answer = move || {
-            caller::check(&request)?;
             let volumes = inspect::all(&volumes)?.into_iter().map(told).collect();
             Ok::<_, Error>(wire::ListVolumesResponse { volumes })
         };
@@ -75,12 +87,12 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         &self,
         request: Request<wire::GetVolumeRequest>,
     ) -> Result<Response<wire::GetVolumeResponse>, Status> {
+        self.check(Rpc::AgentGetVolume, &request).await?;
         let volumes = Arc::clone(&self.volumes);
         let answer = move || {
-            caller::check(&request)?;
             let wire::GetVolumeRequest { volume_id, nqn } = request.into_inner();
             let volume: VolumeId = volume_id.parse()?;
-            let nqn = ManagedNqn::new(&volumes.prefix, nqn.parse::<Nqn>()?)?;
+            let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
             let volume = inspect::one(&volumes, &volume, &nqn)?.map(told);
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, HostId, HostNqn, ManagedPrefix, Nqn, Portal, ReconnectPolicy};
+use rds_csi_api::{Bytes, FsType, HostId, HostNqn, ManagedPrefix, Nqn, Portal, ReconnectPolicy, VolumeId};
 use serde::Serialize;
 
 pub mod device_node;
@@ -157,6 +157,8 @@ pub struct Device {
     pub number: DeviceNumber,
     /// Its size.
     pub size: Bytes,
+    /// The subsystem it belongs to.
+    pub nqn: Nqn,
 }
 
 impl Device {
@@ -203,19 +205,46 @@ pub struct ManagedNqn(Nqn);
 
 /// An NQN that is not ours to touch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{nqn} does not begin with the managed NQN prefix {prefix}, so it is neither connected nor disconnected: \
-     correct the volume, or --managed-nqn-prefix"
-)]
-pub struct NotManaged {
-    nqn: Nqn,
-    prefix: ManagedPrefix,
+pub enum NotManaged {
+    /// It is nobody's of this driver.
+    #[error(
+        "{nqn} does not begin with the managed NQN prefix {prefix}, so it is neither connected nor disconnected: \
+         correct the volume, or --managed-nqn-prefix"
+    )]
+    Foreign {
+        /// The NQN.
+        nqn: Nqn,
+        /// What it should begin with.
+        prefix: ManagedPrefix,
+    },
+    /// It is another volume's.
+    #[error("{nqn} is not the NQN of volume {volume}: correct nqn in the volume's context")]
+    OtherVolume {
+        /// The NQN.
+        nqn: Nqn,
+        /// The volume it was given for.
+        volume: VolumeId,
+    },
 }
 
 impl ManagedNqn {
     /// The only way to one.
     pub fn new(prefix: &ManagedPrefix, nqn: Nqn) -> Result<Self, NotManaged> {
-        if prefix.covers(&nqn) { Ok(Self(nqn)) } else { Err(NotManaged { nqn, prefix: prefix.clone() }) }
+        if prefix.covers(&nqn) {
+            Ok(Self(nqn))
+        } else {
+            Err(NotManaged::Foreign { nqn, prefix: prefix.clone() })
+        }
+    }
+
+    /// Only of this volume, so that no call on one volume reaches another one's device.
+    pub fn of_volume(prefix: &ManagedPrefix, nqn: Nqn, volume: &VolumeId) -> Result<Self, NotManaged> {
+        let managed = Self::new(prefix, nqn)?;
+        if prefix.volume(&managed.0).as_ref() == Some(volume) {
+            Ok(managed)
+        } else {
+            Err(NotManaged::OtherVolume { nqn: managed.0, volume: volume.clone() })
+        }
     }
 
     /// The NQN itself.

@@ -9,13 +9,14 @@ mod error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, Nqn, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
 
 use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Host, KubeletPath, MountOptions, Signature, Target,
 };
+use crate::volumes::Volumes;
 use crate::volumes::record::{Form, Record};
-use crate::volumes::{Volumes, undo};
+use crate::volumes::undo::{self, Remains};
 
 pub use error::Error;
 
@@ -78,6 +79,8 @@ enum Observed {
     Renamed(Nqn),
     /// The volume is mounted at another staging path.
     Elsewhere(PathBuf),
+    /// The volume is staged as something else.
+    OtherForm(Form),
 }
 
 /// What is at the staging path.
@@ -117,11 +120,21 @@ enum Step {
 /// Stages a volume. A repetition finds everything done and changes nothing; a failure undoes what this very call did.
 pub fn stage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
     let mut made = Vec::new();
-    let outcome = advance(volumes, wanted, &mut made);
-    if outcome.is_err() {
-        undo::undo(volumes, made);
+    let Err(error) = advance(volumes, wanted, &mut made) else { return Ok(()) };
+    let remains = undo::undo(volumes, made);
+    // To kubelet most codes say that nothing is staged, and it would never unstage what is: the volume could not be detached.
+    if error.kind() != Kind::Conflict && (remains == Remains::Something || is_staged(volumes, wanted)) {
+        return Err(Error::Remains { volume: wanted.volume.clone(), cause: Box::new(error) });
     }
-    outcome
+    Err(error)
+}
+
+/// Whether an earlier call staged the volume at this path. Not knowing counts as yes.
+fn is_staged<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> bool {
+    let Ok(record) = volumes.records.read(&wanted.volume) else { return true };
+    record
+        .filter(|record| record.staging == wanted.staging.as_path())
+        .is_some_and(|record| !matches!(volumes.host.attachment(&record.nqn), Ok(Attachment::Absent)))
 }
 
 fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
@@ -144,12 +157,13 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
             }
             Step::Format(blank, fs) => {
                 remember(volumes, wanted, made)?;
+                check_unused(host, wanted, blank.device())?;
                 tracing::info!(device = %blank.device(), fs = fs.as_str(), "the device is proven blank and is formatted");
                 host.format(blank, fs)?;
             }
             Step::Mount(device, fs, options) => {
                 remember(volumes, wanted, made)?;
-                mount(host, &device, fs, &wanted.staging, &options)?;
+                mount(host, wanted, &device, fs, &options)?;
                 made.push(undo::Made::Mount(wanted.staging.clone()));
             }
             Step::Grow(device, fs) => {
@@ -166,19 +180,26 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
 /// Mounting replays a journal or an XFS log, which is all that a crash needs. Only what does not mount is repaired.
 fn mount<H: Host>(
     host: &H,
+    wanted: &Wanted,
     device: &Device,
     fs: FsType,
-    at: &KubeletPath,
     options: &MountOptions,
-) -> Result<(), host::Error> {
-    match host.mount(device, fs, at, options) {
+) -> Result<(), Error> {
+    match host.mount(device, fs, &wanted.staging, options) {
         Err(error @ host::Error::Unmountable { .. }) if !options.is_read_only() => {
-            tracing::warn!(%device, "{error}: it is repaired");
+            check_unused(host, wanted, device)?;
+            tracing::warn!(%device, %error, "the filesystem does not mount and is repaired");
             host.repair(device, fs)?;
-            host.mount(device, fs, at, options)
+            Ok(host.mount(device, fs, &wanted.staging, options)?)
         }
-        outcome => outcome,
+        outcome => Ok(outcome?),
     }
+}
+
+/// Nothing is formatted or repaired under anybody who has the device open: not every program claims it for itself.
+fn check_unused<H: Host>(host: &H, wanted: &Wanted, device: &Device) -> Result<(), Error> {
+    let holders = host.holders(&[device])?;
+    if holders.is_empty() { Ok(()) } else { Err(Error::InUse { volume: wanted.volume.clone(), holders }) }
 }
 
 /// Writes the record, unless it says the same already. Where the volume is published stays known.
@@ -208,6 +229,9 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
         }
         if record.staging != wanted.staging.as_path() && mounts.layers(&record.staging).next().is_some() {
             return Ok(Observed::Elsewhere(record.staging));
+        }
+        if record.form != wanted.usage.form() && host.attachment(&record.nqn)? != Attachment::Absent {
+            return Ok(Observed::OtherForm(record.form));
         }
     }
     let device = match host.attachment(wanted.target.nqn.as_nqn())? {
@@ -250,6 +274,7 @@ fn next(wanted: &Wanted, observed: Observed) -> Step {
         Observed::Pending => return Step::Await,
         Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { volume, old }),
         Observed::Elsewhere(at) => return Step::Refuse(Error::StagedElsewhere { volume, at }),
+        Observed::OtherForm(staged) => return Step::Refuse(Error::OtherForm { volume, staged }),
         Observed::Short(device) => {
             return Step::Refuse(Error::TooSmall { volume, found: device.size, wanted: wanted.size, device });
         }

@@ -55,7 +55,7 @@ pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeReque
     };
     // What one attachment says wins over what was true when the volume was created.
     let PublishContext { portal, nqn, size, trace } = PublishContext::parse(&request.publish_context)?;
-    let nqn = ManagedNqn::new(&volumes.prefix, nqn)?;
+    let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn, &volume)?;
     // A PV made by hand may have none.
     let reconnect = if request.volume_context.is_empty() {
         ReconnectPolicy::STANDARD
@@ -86,10 +86,12 @@ pub(super) fn publish<H>(
     let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
     let usage = match access {
         Access::Block => publish::Usage::Block,
-        Access::Filesystem { .. } if request.readonly || mode.reads_only() => {
-            publish::Usage::Filesystem(publish::Writing::Forbidden)
+        Access::Filesystem { mount_flags, .. } => {
+            let reads_only =
+                request.readonly || mode.reads_only() || MountOptions::parse(&mount_flags)?.is_read_only();
+            let writing = if reads_only { publish::Writing::Forbidden } else { publish::Writing::Allowed };
+            publish::Usage::Filesystem(writing)
         }
-        Access::Filesystem { .. } => publish::Usage::Filesystem(publish::Writing::Allowed),
     };
     let PublishContext { nqn, trace, .. } = PublishContext::parse(&request.publish_context)?;
     let sharing = match mode {

@@ -90,14 +90,45 @@ pub enum Error {
         /// The number it has.
         found: DeviceNumber,
     },
+    /// Another subsystem's device has the name now.
+    #[error("{device} is no longer the device it was: it belonged to {expected} and belongs to {found}")]
+    Reassigned {
+        /// Its name.
+        device: String,
+        /// The subsystem it belonged to.
+        expected: Nqn,
+        /// The subsystem it belongs to.
+        found: String,
+    },
     /// Something uses it, says the kernel.
     #[error("{what} is in use, says the kernel")]
     Busy {
         /// The mount point or the device.
         what: String,
     },
+    /// The filesystem would not mount with these options, as it does with one that it does not know.
+    #[error(
+        "{fs} on {device} does not mount with the flags {options:?}: correct mountOptions; the node's kernel log says \
+         which flag it is, or what else is wrong",
+        fs = fs.as_str()
+    )]
+    Options {
+        /// The device.
+        device: Device,
+        /// As what.
+        fs: FsType,
+        /// What the filesystem was given, without what is for the mount alone.
+        options: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// The filesystem would not mount, as a damaged one does.
-    #[error("{fs} on {device} does not mount", fs = fs.as_str())]
+    #[error(
+        "{fs} on {device} does not mount, as a damaged filesystem would not: see the node's kernel log; it is repaired \
+         when it is staged for writing, and where that does not help, restore the volume from a snapshot or a backup",
+        fs = fs.as_str()
+    )]
     Unmountable {
         /// The device.
         device: Device,
@@ -141,15 +172,17 @@ impl Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::System { .. } | Self::Form { .. } | Self::Failed { .. } | Self::Renumbered { .. } => {
-                Kind::Bug
-            }
+            Self::System { .. }
+            | Self::Form { .. }
+            | Self::Failed { .. }
+            | Self::Renumbered { .. }
+            | Self::Reassigned { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,
             Self::Rejected { .. } | Self::Unmountable { .. } | Self::SeveralDevices { .. } => Kind::Refused,
             Self::NoDevice { .. } | Self::StillThere { .. } => Kind::Unsure,
             Self::Busy { .. } => Kind::InUse,
             Self::Program(error) => error.kind(),
-            Self::Escapes(_) => Kind::Invalid,
+            Self::Options { .. } | Self::Escapes(_) => Kind::Invalid,
         }
     }
 }

@@ -254,8 +254,12 @@ impl Host for FakeHost {
         };
         world.devices += 1;
         let minor = world.devices;
-        let device =
-            Device { name: format!("nvme{minor}n1"), number: DeviceNumber { major: 259, minor }, size };
+        let device = Device {
+            name: format!("nvme{minor}n1"),
+            number: DeviceNumber { major: 259, minor },
+            size,
+            nqn: nqn.clone(),
+        };
         let scanned = world.late.is_none();
         world.connections.insert(nqn.clone(), Connection { live: true, scanned, device });
         Ok(Connected::Newly)

@@ -67,14 +67,17 @@ impl Host for Linux {
     }
 
     fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error> {
+        let _pinned = probe::open_device(&self.root, blank.device())?;
         filesystem::format(blank, fs)
     }
 
     fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error> {
+        let _pinned = probe::open_device(&self.root, device)?;
         filesystem::repair(device, fs)
     }
 
     fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error> {
+        let _pinned = probe::open_device(&self.root, device)?;
         filesystem::grow(device, fs, mounted_at)
     }
 
@@ -89,6 +92,7 @@ impl Host for Linux {
         at: &KubeletPath,
         options: &MountOptions,
     ) -> Result<(), Error> {
+        let _pinned = probe::open_device(&self.root, device)?;
         mount::mount(device, fs, at, options)
     }
 
@@ -115,6 +119,7 @@ impl Host for Linux {
     }
 
     fn make_node(&self, device: &Device, at: &KubeletPath) -> Result<(), Error> {
+        let _pinned = probe::open_device(&self.root, device)?;
         device_node::make_node(device, at)
     }
 

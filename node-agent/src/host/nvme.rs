@@ -174,7 +174,7 @@ fn device(root: &Path, nqn: &Nqn, controllers: &[Controller]) -> Result<Option<D
         for child in children(&controller.path)? {
             let Some(name) = device_name(&child) else { continue };
             let block = root.join("sys/class/block").join(&name);
-            let owner = attribute(&block.join("device"), "subsysnqn")?;
+            let owner = owner(root, &name)?;
             if owner.as_deref() != Some(nqn.as_str()) {
                 tracing::debug!(%nqn, controller = controller.name, device = name, ?owner, "a device of another subsystem");
                 continue;
@@ -184,7 +184,7 @@ fn device(root: &Path, nqn: &Nqn, controllers: &[Controller]) -> Result<Option<D
                 let number = number.parse().map_err(|_| form(&number))?;
                 let size = sectors.parse::<u64>().ok().and_then(|sectors| sectors.checked_mul(SECTOR));
                 let size = Bytes::new(size.ok_or_else(|| form(&sectors))?);
-                devices.insert(name.clone(), Device { name, number, size });
+                devices.insert(name.clone(), Device { name, number, size, nqn: nqn.clone() });
             }
         }
     }
@@ -194,6 +194,11 @@ fn device(root: &Path, nqn: &Nqn, controllers: &[Controller]) -> Result<Option<D
     }
     // Before its capacity is known a device has none.
     Ok(devices.into_values().next().filter(|device| device.size.get() > 0))
+}
+
+/// The NQN of the subsystem that a device belongs to, now.
+pub(super) fn owner(root: &Path, device: &str) -> Result<Option<String>, Error> {
+    attribute(&root.join("sys/class/block").join(device).join("device"), "subsysnqn")
 }
 
 /// `nvme2n1` is its own device, `nvme2c1n1` is a path to `nvme2n1` (drivers/nvme/host/multipath.c); anything else is none.

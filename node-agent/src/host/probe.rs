@@ -13,7 +13,7 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, FsType};
 use rustix::fs::{Mode, OFlags, fstat, open};
 
-use super::{Device, DeviceNumber, Error, exec, superblock};
+use super::{Device, DeviceNumber, Error, exec, nvme, superblock};
 
 const PROBE_TIME: Duration = Duration::from_secs(30);
 
@@ -85,16 +85,26 @@ pub enum Signature {
     Foreign(String),
 }
 
-/// Opens the device for direct reading, past any cache. Its node must carry the number it had when it was found.
+/// Opens the device for direct reading, past any cache, and proves that it is still the one that was found.
+///
+/// Name and number of an NVMe device are used again once it is gone, but not while somebody has it open. So a device is the one
+/// it was if, while it is open, it has its number and belongs to its subsystem; and whoever does something to a device by its
+/// name keeps this open meanwhile.
 pub(super) fn open_device(root: &Path, device: &Device) -> Result<File, Error> {
     let path = root.join("dev").join(&device.name);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
     let file = open(&path, flags, Mode::empty()).map_err(Error::system("open", path.clone()))?;
     let found = DeviceNumber::from_raw(fstat(&file).map_err(Error::system("look at", path))?.st_rdev);
-    if found == device.number {
-        Ok(file.into())
-    } else {
-        Err(Error::Renumbered { device: device.to_string(), expected: device.number, found })
+    if found != device.number {
+        return Err(Error::Renumbered { device: device.to_string(), expected: device.number, found });
+    }
+    match nvme::owner(root, &device.name)? {
+        Some(owner) if owner == device.nqn.as_str() => Ok(file.into()),
+        owner => Err(Error::Reassigned {
+            device: device.to_string(),
+            expected: device.nqn.clone(),
+            found: owner.unwrap_or_else(|| "nobody".into()),
+        }),
     }
 }
 
@@ -105,9 +115,8 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
         Ok(found) => found,
         Err(error) => return Ok(Content::Unreadable(format!("{device} cannot be read: {error}"))),
     };
+    // `file` is open until the end, so blkid tells of the same device.
     let outcome = exec::run("blkid", &["-p", "-o", "export", &device.path().to_string_lossy()], PROBE_TIME)?;
-    // The name may have changed hands while blkid ran: then it has told of another device.
-    drop(open_device(root, device)?);
     Ok(match (judge(&outcome), found) {
         (Verdict::Nothing, Look::Zero) => Content::Blank(Blank { device: device.clone() }),
         (Verdict::Nothing, Look::Data(at)) => {

@@ -23,7 +23,12 @@ fn staged(usage: Usage) -> World {
 #[test]
 fn every_state_has_its_step() {
     let world = world(Holds::Nothing);
-    let device = Device { name: "nvme1n1".into(), number: "259:1".parse().unwrap(), size: GIB };
+    let device = Device {
+        name: "nvme1n1".into(),
+        number: "259:1".parse().unwrap(),
+        size: GIB,
+        nqn: Nqn::of_volume(&"pvc-a".parse().unwrap()),
+    };
     let stale = Found::Node(DeviceNumber { major: 259, minor: 9 });
     let (rw, ro) = (Staged::Filesystem(Writing::Allowed), Staged::Filesystem(Writing::Forbidden));
     let block = Staged::Block(device.clone());
@@ -39,7 +44,10 @@ fn every_state_has_its_step() {
         (READ_WRITE, rw.clone(), Target::Bound(Writing::Allowed), "done"),
         (READ_WRITE, rw.clone(), Target::Bound(Writing::Forbidden), "refuse"),
         (READ_WRITE, rw.clone(), Target::Other("/dev/sda1".into()), "refuse"),
-        (READ_WRITE, ro.clone(), Target::Bound(Writing::Forbidden), "done"),
+        (READ_WRITE, ro.clone(), is(Found::Nothing), "refuse"),
+        (READ_WRITE, ro.clone(), Target::Bound(Writing::Allowed), "refuse"),
+        (READ_WRITE, ro.clone(), Target::Bound(Writing::Forbidden), "refuse"),
+        (READ_ONLY, ro.clone(), Target::Bound(Writing::Forbidden), "done"),
         (READ_ONLY, rw.clone(), Target::Bound(Writing::Allowed), "make read-only"),
         (READ_ONLY, rw, Target::Bound(Writing::Forbidden), "done"),
         (READ_ONLY, ro, is(Found::Directory), "bind"),
@@ -177,8 +185,20 @@ fn a_volume_that_is_staged_for_reading_is_published_for_reading() {
     let options = MountOptions::parse(&["ro"]).unwrap();
     stage::stage(&world.volumes, &world.stage_as(stage::Usage::Filesystem { fs: FsType::Ext4, options }))
         .unwrap();
-    publish(&world.volumes, &world.publish_as(READ_WRITE)).unwrap();
+    publish(&world.volumes, &world.publish_as(READ_ONLY)).unwrap();
     assert!(world.host.mounts().unwrap().top(&world.target()).unwrap().is_read_only());
+}
+
+#[test]
+fn a_filesystem_that_became_read_only_is_not_published_for_writing() {
+    let world = staged(READ_WRITE);
+    world.host.make_read_only(&world.staging()).unwrap();
+    let before = world.everything();
+    let error = publish(&world.volumes, &world.publish_as(READ_WRITE)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused);
+    assert!(error.to_string().contains("kernel log"), "{error}");
+    assert_eq!(world.everything(), before);
+    publish(&world.volumes, &world.publish_as(READ_ONLY)).unwrap();
 }
 
 #[test]

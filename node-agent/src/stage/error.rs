@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
 
 use super::MOST_STEPS;
-use crate::host::{self, Device, KubeletPath};
-use crate::volumes::record;
+use crate::host::{self, Device, Holder, KubeletPath, in_use};
+use crate::volumes::record::{self, Form};
 
 /// Why a volume is not staged.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,33 @@ pub enum Error {
         /// Under which.
         old: Nqn,
     },
+    /// The volume is staged as something else.
+    #[error("volume {volume} is staged as {staged}, which is not what is asked for: unstage it first")]
+    OtherForm {
+        /// Which volume.
+        volume: VolumeId,
+        /// As what.
+        staged: Form,
+    },
+    /// Something uses the device that is to be formatted or repaired.
+    #[error("volume {volume} is in use, so it is neither formatted nor repaired: {}", in_use::told(holders))]
+    InUse {
+        /// Which volume.
+        volume: VolumeId,
+        /// What uses it.
+        holders: Vec<Holder>,
+    },
+    /// It failed, and something of the volume is on the node all the same.
+    #[error(
+        "staging failed, and volume {volume} is still connected here: it has to be staged again, or unstaged"
+    )]
+    Remains {
+        /// Which volume.
+        volume: VolumeId,
+        /// Why it failed.
+        #[source]
+        cause: Box<Error>,
+    },
     /// The steps did not lead anywhere.
     #[error("staging took more than {MOST_STEPS} steps: the device or the mounts change under it")]
     Endless,
@@ -109,6 +136,9 @@ impl Failure for Error {
             | Self::Taken { .. }
             | Self::StagedElsewhere { .. }
             | Self::OtherConnection { .. } => Kind::Refused,
+            Self::OtherForm { .. } => Kind::Conflict,
+            Self::InUse { .. } => Kind::InUse,
+            Self::Remains { .. } => Kind::Unsure,
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),

@@ -13,7 +13,12 @@ fn as_filesystem(world: &World, fs: FsType, flags: &[&str]) -> Wanted {
 }
 
 fn device(size: Bytes) -> Device {
-    Device { name: "nvme1n1".into(), number: "259:1".parse().unwrap(), size }
+    Device {
+        name: "nvme1n1".into(),
+        number: "259:1".parse().unwrap(),
+        size,
+        nqn: Nqn::of_volume(&"pvc-a".parse().unwrap()),
+    }
 }
 
 #[test]
@@ -106,7 +111,11 @@ fn lesson_4_a_failed_repetition_leaves_the_live_volume_alone() {
     let elsewhere = Wanted { staging: world.path("plugins/other"), ..world.stage_filesystem() };
     assert!(matches!(stage(&world.volumes, &elsewhere), Err(Error::StagedElsewhere { .. })));
     let larger = Wanted { size: Bytes::gib(2), ..world.stage_filesystem() };
-    assert!(matches!(stage(&world.volumes, &larger), Err(Error::TooSmall { .. })));
+    let error = stage(&world.volumes, &larger).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsure, "kubelet must not take the volume for unstaged: {error}");
+    assert!(matches!(error, Error::Remains { cause, .. } if matches!(*cause, Error::TooSmall { .. })));
+    let block = Wanted { usage: Usage::Block, ..world.stage_filesystem() };
+    assert_eq!(stage(&world.volumes, &block).unwrap_err().kind(), Kind::Conflict);
     world.host.fail_once(Act::Probe, Errno::IO);
     assert!(stage(&world.volumes, &world.stage_filesystem()).is_err());
     assert_eq!(world.everything(), before);
@@ -127,8 +136,9 @@ fn lesson_4_a_failed_stage_undoes_what_it_did() {
 fn lesson_3_what_cannot_be_undone_safely_stays_and_stays_known() {
     let world = world(Holds::Nothing);
     world.host.fail_once(Act::Mount, Errno::IO);
-    world.host.fail_once(Act::Holders, Errno::ACCESS);
-    assert!(stage(&world.volumes, &world.stage_filesystem()).is_err());
+    world.host.fail_once(Act::Disconnect, Errno::BUSY);
+    let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsure, "kubelet must not take the volume for unstaged: {error}");
     assert!(!world.host.is_clean());
     assert!(world.volumes.records.read(&world.volume).unwrap().is_some());
     crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
@@ -238,7 +248,8 @@ fn an_old_connection_of_the_volume_is_not_forgotten() {
     let mut fenced = world.stage_as(Usage::Block);
     let new = format!("{}:e2", world.nqn).parse().unwrap();
     fenced.target.nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, new).unwrap();
-    assert!(matches!(stage(&world.volumes, &fenced), Err(Error::OtherConnection { .. })));
+    let error = stage(&world.volumes, &fenced).unwrap_err();
+    assert!(matches!(error, Error::Remains { cause, .. } if matches!(*cause, Error::OtherConnection { .. })));
     assert_eq!(world.everything(), before);
 }
 
@@ -250,4 +261,15 @@ fn after_a_reboot_the_same_call_brings_the_volume_back() {
     stage(&world.volumes, &world.stage_filesystem()).unwrap();
     assert!(world.host.mounts().unwrap().top(&world.staging()).is_some());
     assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+}
+
+#[test]
+fn a_device_that_somebody_has_open_is_not_formatted() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    world.host.open_file(&world.nqn, 7, "qemu", "/dev/vda");
+    world.volumes.records.remove(&world.volume).unwrap();
+    let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 7 (qemu)"), "{error:?}");
+    assert!(world.host.mounts().unwrap().iter().next().is_none());
 }

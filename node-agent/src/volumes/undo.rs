@@ -53,8 +53,17 @@ impl Failure for Left {
     }
 }
 
+/// What a failed call leaves of its doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// All is as it was before.
+    Nothing,
+    /// Something could not be taken back.
+    Something,
+}
+
 /// Takes it back, the last first, as far as it goes. What is left is in the record, for unstage or the next stage.
-pub fn undo<H: Host>(volumes: &Volumes<H>, made: Vec<Made>) {
+pub fn undo<H: Host>(volumes: &Volumes<H>, made: Vec<Made>) -> Remains {
     for made in made.into_iter().rev() {
         if let Err(left) = take_back(volumes, &made) {
             tracing::warn!(
@@ -62,9 +71,10 @@ pub fn undo<H: Host>(volumes: &Volumes<H>, made: Vec<Made>) {
                 "what this failed call did is left for the next one: {}",
                 status::chain(&left)
             );
-            return;
+            return Remains::Something;
         }
     }
+    Remains::Nothing
 }
 
 fn take_back<H: Host>(volumes: &Volumes<H>, made: &Made) -> Result<(), Left> {

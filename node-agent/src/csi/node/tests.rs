@@ -200,6 +200,27 @@ async fn a_mode_that_only_reads_is_staged_and_published_so() {
 }
 
 #[tokio::test]
+async fn only_who_asks_for_reading_gets_a_filesystem_that_is_read_only() {
+    let world = world(Holds::Filesystem(FsType::Ext4, GIB));
+    let node = node(&world);
+    let staged = filesystem("ext4", &["ro"], Mode::SingleNodeWriter);
+    node.node_stage_volume(Request::new(stage_request(&world, staged))).await.unwrap();
+    let request = |flags, mode| publish_request(&world, filesystem("ext4", flags, mode));
+    let writing = request(&[], Mode::SingleNodeWriter);
+    let status = node.node_publish_volume(Request::new(writing.clone())).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains(STAGING), "{status}");
+    for reading in [
+        csi::NodePublishVolumeRequest { readonly: true, ..writing },
+        request(&["noatime", "ro"], Mode::SingleNodeWriter),
+        request(&[], Mode::SingleNodeReaderOnly),
+    ] {
+        node.node_publish_volume(Request::new(reading)).await.unwrap();
+        node.node_unpublish_volume(Request::new(unpublish_request())).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn failures_become_the_codes_that_kubelet_acts_on() {
     let foreign = world(Holds::Foreign("crypto_LUKS"));
     let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
@@ -212,9 +233,13 @@ async fn failures_become_the_codes_that_kubelet_acts_on() {
 
     let world = world(Holds::Nothing);
     let node = node(&world);
-    let mut gone = stage_request(&world, ext4.clone());
-    gone.publish_context = context("nqn.2000-02.com.mikrotik:pvc-gone");
-    assert_eq!(node.node_stage_volume(Request::new(gone)).await.unwrap_err().code(), Code::Unavailable);
+    let mut other = stage_request(&world, ext4.clone());
+    other.publish_context = context("nqn.2000-02.com.mikrotik:pvc-gone");
+    let status = node.node_stage_volume(Request::new(other.clone())).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("not the NQN of volume"), "{status}");
+    other.volume_id = "pvc-gone".into();
+    assert_eq!(node.node_stage_volume(Request::new(other)).await.unwrap_err().code(), Code::Unavailable);
 
     node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
     world.host.open_file(&world.nqn, 4711, "postgres", "/data");

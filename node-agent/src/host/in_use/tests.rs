@@ -37,7 +37,12 @@ impl Tree {
 }
 
 fn device(name: &str, number: DeviceNumber) -> Device {
-    Device { name: name.into(), number, size: Bytes::gib(1) }
+    Device {
+        name: name.into(),
+        number,
+        size: Bytes::gib(1),
+        nqn: "nqn.2000-02.com.mikrotik:pvc-a".parse().unwrap(),
+    }
 }
 
 fn nvme1n1() -> Device {
@@ -121,4 +126,39 @@ fn a_process_that_is_over_is_passed_by() {
     let tree = Tree::new();
     fs::create_dir_all(tree.root().join("proc/400")).unwrap();
     assert_eq!(tree.holders(&nvme1n1()), []);
+}
+
+#[test]
+fn a_namespace_is_seen_through_the_next_process_when_one_ends_under_our_eyes() {
+    // Whichever of them is met first.
+    for (over, lives) in [("100", "101"), ("101", "100")] {
+        let tree = Tree::new();
+        tree.process(over, "pause", "mnt:[2]", MOUNTED);
+        fs::remove_file(tree.root().join("proc").join(over).join("mountinfo")).unwrap();
+        tree.process(lives, "postgres", "mnt:[2]", MOUNTED);
+        let found = tree.holders(&nvme1n1());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].command, "postgres");
+    }
+}
+
+#[test]
+fn what_the_threads_of_an_exited_leader_use_counts_once() {
+    let tree = Tree::new();
+    let file = tree.root().join("file of the volume");
+    fs::write(&file, "").unwrap();
+    let raw = file.metadata().unwrap().dev();
+    tree.process("200", "java", "mnt:[1]", UNMOUNTED);
+    fs::remove_file(tree.root().join("proc/200/ns/mnt")).unwrap();
+    fs::remove_dir(tree.root().join("proc/200/fd")).unwrap();
+    for thread in ["200/task/201", "200/task/202"] {
+        tree.process(thread, "worker", "mnt:[7]", MOUNTED);
+        symlink(&file, tree.root().join("proc").join(thread).join("fd/7")).unwrap();
+    }
+    let found = tree.holders(&device("nvme9n9", DeviceNumber::from_raw(raw)));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].how, found[0].pid, found[0].command.as_str()), (Use::OpenFile, 200, "java"));
+    let found = tree.holders(&nvme1n1());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].how, Use::MountElsewhere);
 }

@@ -51,7 +51,7 @@ const A: &str = "nqn.2000-02.com.mikrotik:pvc-a";
 const B: &str = "nqn.2000-02.com.mikrotik:pvc-b";
 
 fn device(name: &str, minor: u32, size: Bytes) -> Device {
-    Device { name: name.into(), number: DeviceNumber { major: 259, minor }, size }
+    Device { name: name.into(), number: DeviceNumber { major: 259, minor }, size, nqn: A.parse().unwrap() }
 }
 
 #[test]
@@ -65,7 +65,8 @@ fn lesson_8_a_device_is_resolved_by_nqn_through_multipath_names() {
     tree.controller("nvme2", B, "live", "nvme1c2n1");
     tree.block("nvme1n1", "nvme-subsystem/nvme-subsys1", "259:9", 4096);
     assert_eq!(tree.attachment(A), Attachment::Live(Some(device("nvme2n2", 5, Bytes::gib(1)))));
-    assert_eq!(tree.attachment(B), Attachment::Live(Some(device("nvme1n1", 9, Bytes::mib(2)))));
+    let other = Device { nqn: B.parse().unwrap(), ..device("nvme1n1", 9, Bytes::mib(2)) };
+    assert_eq!(tree.attachment(B), Attachment::Live(Some(other)));
 }
 
 #[test]
