@@ -54,7 +54,7 @@ pub enum Usage {
 /// Whether a pod may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writing {
-    /// It may, if the staged filesystem lets it.
+    /// It may, and a staged filesystem that does not let it is not enough.
     Allowed,
     /// It may not, whatever the staged filesystem lets others do.
     Forbidden,
@@ -80,6 +80,15 @@ pub enum Error {
         volume: VolumeId,
         /// As what.
         staged: Form,
+    },
+    /// It was to be written to, and cannot be.
+    #[error(
+        "the filesystem staged at {staging} is read-only, as the kernel makes it after an error; delete the pods that \
+         use the volume, so that it is unstaged and repaired, and see the node's kernel log"
+    )]
+    StagedReadOnly {
+        /// Where it is staged.
+        staging: KubeletPath,
     },
     /// It is published there already, in another way.
     #[error("the volume is published read-only at {target}, and not so is asked for: unpublish it first")]
@@ -122,6 +131,7 @@ impl Failure for Error {
         match self {
             Self::NotStaged { .. }
             | Self::OtherForm { .. }
+            | Self::StagedReadOnly { .. }
             | Self::PublishedElsewhere { .. }
             | Self::Taken { .. } => Kind::Refused,
             Self::OtherMode { .. } => Kind::Conflict,
@@ -275,10 +285,6 @@ fn observe<H: Host>(
 
 fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
     let taken = |what: &str| Step::Refuse(Error::Taken { target: wanted.target.clone(), what: what.into() });
-    let may_write = match (&staged, wanted.usage) {
-        (Staged::Filesystem(Writing::Allowed), Usage::Filesystem(writing)) => writing,
-        _ => Writing::Forbidden,
-    };
     match (staged, target) {
         (Staged::Missing(reason), _) => {
             let Wanted { volume, staging, .. } = wanted.clone();
@@ -292,12 +298,15 @@ fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
         }
         (_, Target::Other(source)) => taken(&source),
 
-        (Staged::Filesystem(_), Target::Bound(present)) => match (may_write, present) {
-            (Writing::Allowed, Writing::Allowed) | (Writing::Forbidden, Writing::Forbidden) => Step::Done,
-            (Writing::Forbidden, Writing::Allowed) => Step::MakeReadOnly,
-            (Writing::Allowed, Writing::Forbidden) => {
-                Step::Refuse(Error::OtherMode { target: wanted.target.clone() })
-            }
+        (Staged::Filesystem(Writing::Forbidden), _)
+            if wanted.usage == Usage::Filesystem(Writing::Allowed) =>
+        {
+            Step::Refuse(Error::StagedReadOnly { staging: wanted.staging.clone() })
+        }
+        (Staged::Filesystem(_), Target::Bound(present)) => match (wanted.usage, present) {
+            (Usage::Filesystem(asked), present) if asked == present => Step::Done,
+            (_, Writing::Allowed) => Step::MakeReadOnly,
+            (_, Writing::Forbidden) => Step::Refuse(Error::OtherMode { target: wanted.target.clone() }),
         },
         (Staged::Filesystem(_), Target::Unmounted(found)) => match found {
             Found::Nothing => Step::MakeDirectory,
