@@ -35,9 +35,11 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether nothing can be written through this mount.
+    /// Whether nothing can be written through this mount. After an error ext4 says `ro`, and since Linux 6.15 `emergency_ro`
+    /// beside an `rw` that is no longer true.
     pub fn is_read_only(&self) -> bool {
-        [&self.options, &self.super_options].into_iter().flatten().any(|option| option == "ro")
+        let mut options = self.options.iter().chain(&self.super_options);
+        options.any(|option| matches!(option.as_str(), "ro" | "emergency_ro"))
     }
 }
 
@@ -213,11 +215,25 @@ pub(super) fn mount(
         .map_err(|_| Error::system("mount at", at.as_path())(Errno::INVAL))?;
     match rustix::mount::mount(device.path(), path_of(&directory), fs.as_str(), options.flags, &*data) {
         Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(Error::Busy { what: device.to_string() }),
-        Err(error) if is_damage(fs, error) => {
-            Err(Error::Unmountable { device: device.clone(), fs, source: error.into() })
+        Err(error) => Err(not_mounted(device, fs, at.as_path(), options, error)),
+    }
+}
+
+/// What it means that mount(2) failed.
+fn not_mounted(device: &Device, fs: FsType, at: &Path, options: &MountOptions, error: Errno) -> Error {
+    match error {
+        Errno::BUSY => Error::Busy { what: device.to_string() },
+        // So a filesystem answers to an option that it does not know, and a repair is not for what may be a slip of the pen.
+        Errno::INVAL if !options.data.is_empty() => Error::Options {
+            device: device.clone(),
+            fs,
+            options: options.data.join(","),
+            source: error.into(),
+        },
+        error if is_damage(fs, error) => {
+            Error::Unmountable { device: device.clone(), fs, source: error.into() }
         }
-        Err(error) => Err(Error::system("mount at", at.as_path())(error)),
+        error => Error::system("mount at", at)(error),
     }
 }
 
@@ -283,6 +299,8 @@ pub(super) fn of_process(proc: &Path, process: &OsStr) -> Result<Mounts, Error> 
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt;
+
+    use rds_csi_api::{Bytes, Failure, Kind};
 
     use super::*;
 
@@ -354,6 +372,34 @@ mod tests {
     fn lesson_20_a_bad_option_for_xfs_is_no_damage() {
         assert!(is_damage(FsType::Ext4, Errno::INVAL) && is_damage(FsType::Xfs, Errno::UCLEAN));
         assert!(!is_damage(FsType::Xfs, Errno::INVAL) && !is_damage(FsType::Ext4, Errno::IO));
+    }
+
+    #[test]
+    fn a_filesystem_that_ext4_stopped_writing_to_is_read_only() {
+        for (options, read_only) in
+            [("rw,errors=remount-ro", false), ("ro,errors=remount-ro", true), ("rw,emergency_ro", true)]
+        {
+            let mounts = parse(&format!("30 1 259:1 / /k/x rw - ext4 /dev/nvme0n1 {options}\n")).unwrap();
+            assert_eq!(mounts.iter().next().unwrap().is_read_only(), read_only, "{options}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_mount_flag_is_named_and_is_no_damage() {
+        let number = DeviceNumber { major: 259, minor: 3 };
+        let nqn = "nqn.2000-02.com.mikrotik:pvc-a".parse().unwrap();
+        let device = Device { name: "nvme1n1".into(), number, size: Bytes::gib(1), nqn };
+        let refusal = |fs, flags: &[&str], error| {
+            not_mounted(&device, fs, Path::new("/k/x"), &MountOptions::parse(flags).unwrap(), error)
+        };
+        for fs in [FsType::Ext4, FsType::Xfs] {
+            let error = refusal(fs, &["noatime", "discrad", "commit=5"], Errno::INVAL);
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.to_string().contains("\"discrad,commit=5\": correct mountOptions"), "{error}");
+        }
+        for (flags, error) in [(&["noatime"][..], Errno::INVAL), (&["discard"], Errno::UCLEAN)] {
+            assert!(matches!(refusal(FsType::Ext4, flags, error), Error::Unmountable { .. }), "{flags:?}");
+        }
     }
 
     #[test]
