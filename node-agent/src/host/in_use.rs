@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, openat,
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::{Device, DeviceNumber, Error, mount};
+use super::{Device, DeviceNumber, Error, Mounts, mount};
 
 /// Something that keeps a device busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,19 +86,33 @@ pub(super) fn holders(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, E
             fs::read_to_string(proc.join(&process).join("comm")).unwrap_or_default().trim_end().to_owned();
         let pid = process.to_str().and_then(|name| name.parse().ok()).unwrap_or_default();
         let holder = |device, how, path| Holder { device, how, pid, command: command.clone(), path };
-        if let Some(id) = namespace(&proc, &process)?
-            && namespaces.insert(id.clone())
-        {
-            let how = if Some(id) == own { Use::Mount } else { Use::MountElsewhere };
-            let mounts = match mount::of_process(&proc, &process) {
-                Err(Error::System { source, .. }) if is_over(&source) => continue,
-                mounts => mounts?,
-            };
-            let ours = mounts.iter().filter(|mount| numbers.contains(&mount.device));
-            found.extend(ours.map(|mount| holder(mount.device, how, mount.at.clone())));
-        }
-        for (device, path) in open_files(&proc.join(&process), &numbers)? {
-            found.push(holder(device, Use::OpenFile, path));
+        let mut look = |task: &OsStr| {
+            if let Some(id) = namespace(&proc, task)?
+                && !namespaces.contains(&id)
+                && let Some(mounts) = mounts(&proc, task)?
+            {
+                let how = if Some(&id) == own.as_ref() { Use::Mount } else { Use::MountElsewhere };
+                let ours = mounts.iter().filter(|mount| numbers.contains(&mount.device));
+                found.extend(ours.map(|mount| holder(mount.device, how, mount.at.clone())));
+                // Only now: a task that ended under our eyes has told nothing, and the next one in there must.
+                namespaces.insert(id);
+            }
+            for (device, path) in open_files(&proc.join(task), &numbers)? {
+                let open = holder(device, Use::OpenFile, path);
+                // Threads mostly share their files.
+                if !found.contains(&open) {
+                    found.push(open);
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        look(&process)?;
+        // A leader that exited has let go of everything, and its threads may go on. Asked last, so that it had not before.
+        if namespace(&proc, &process)?.is_none() {
+            let threads = Path::new(&process).join("task");
+            for thread in entries(&proc.join(&threads))? {
+                look(threads.join(thread).as_os_str())?;
+            }
         }
     }
     Ok(found)
@@ -147,6 +161,14 @@ fn namespace(proc: &Path, process: &OsStr) -> Result<Option<PathBuf>, Error> {
         Ok(id) => Ok(Some(id)),
         Err(error) if is_over(&error) => Ok(None),
         Err(error) => Err(Error::system("read", path)(error)),
+    }
+}
+
+/// The mounts that a task sees; none if it is over.
+fn mounts(proc: &Path, task: &OsStr) -> Result<Option<Mounts>, Error> {
+    match mount::of_process(proc, task) {
+        Err(Error::System { source, .. }) if is_over(&source) => Ok(None),
+        mounts => mounts.map(Some),
     }
 }
 

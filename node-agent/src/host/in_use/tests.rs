@@ -131,14 +131,15 @@ fn a_process_that_is_over_is_passed_by() {
 #[test]
 fn a_namespace_is_seen_through_the_next_process_when_one_ends_under_our_eyes() {
     // Whichever of them is met first.
-    for (over, lives) in [("100", "101"), ("101", "100")] {
+    for (over, lives) in [("100", 101), ("101", 100)] {
         let tree = Tree::new();
-        tree.process(over, "pause", "mnt:[2]", MOUNTED);
+        for process in ["100", "101"] {
+            tree.process(process, "postgres", "mnt:[2]", MOUNTED);
+        }
         fs::remove_file(tree.root().join("proc").join(over).join("mountinfo")).unwrap();
-        tree.process(lives, "postgres", "mnt:[2]", MOUNTED);
         let found = tree.holders(&nvme1n1());
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].command, "postgres");
+        assert_eq!(found[0].pid, lives);
     }
 }
 
