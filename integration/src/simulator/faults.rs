@@ -29,6 +29,8 @@ pub enum Effect {
         /// How much, in milliseconds.
         milliseconds: u64,
     },
+    /// A command begins only when the faults are cleared.
+    Hold,
     /// New connections are closed before the first byte; those that are open go on.
     RefuseConnections,
     /// Connections stay open and nothing is answered on them, keepalives and new connections included, until
@@ -76,11 +78,13 @@ impl Fault {
 pub struct Faults {
     pending: Mutex<Vec<Fault>>,
     silent: watch::Sender<bool>,
+    cleared: watch::Sender<()>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { pending: Mutex::default(), silent: watch::Sender::new(false) }
+        let (silent, cleared) = (watch::Sender::new(false), watch::Sender::new(()));
+        Self { pending: Mutex::default(), silent, cleared }
     }
 }
 
@@ -93,6 +97,12 @@ impl Faults {
     /// Forgets all.
     pub fn clear(&self) {
         self.with(Vec::clear);
+        self.cleared.send_replace(());
+    }
+
+    /// Tells of each time that all are forgotten, from now on.
+    pub(super) fn cleared(&self) -> watch::Receiver<()> {
+        self.cleared.subscribe()
     }
 
     /// All that are pending.

@@ -139,25 +139,30 @@ impl Server {
     }
 
     /// What one line of one client does; none if the connection breaks instead of an answer.
-    async fn run(
-        &self,
-        mut console: Console,
-        line: String,
-        effects: &[Effect],
-    ) -> Option<(Console, Vec<u8>)> {
+    async fn run(&self, mut console: Console, line: String) -> Option<(Console, Vec<u8>)> {
+        // From before the faults are looked at, so that no clearing of them is missed.
+        let mut cleared = self.faults.cleared();
+        let effects = self.faults.for_command(&line);
         let latency = effects.iter().map(|effect| match effect {
             Effect::Latency { milliseconds } => Duration::from_millis(*milliseconds),
             _ => Duration::ZERO,
         });
+        let begin = async {
+            if effects.contains(&Effect::Hold) {
+                // If nobody can clear them any more, the simulator is about to end.
+                let _ = cleared.changed().await;
+            }
+            tokio::time::sleep(latency.sum()).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(latency.sum()) => {}
+            () = begin => {}
             () = self.stop.cancelled() => return None,
         }
         if effects.contains(&Effect::DropBefore) {
             return None;
         }
         // Scripts may wait and the storage may take its time: neither belongs on the runtime's threads.
-        let handicaps = handicaps(effects);
+        let handicaps = handicaps(&effects);
         let ran = tokio::task::spawn_blocking(move || {
             let output = console.run(&line, handicaps);
             (console, output)

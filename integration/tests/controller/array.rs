@@ -3,10 +3,11 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use futures_util::future::select_all;
 use rds_csi_api::{Bytes, VolumeId};
 use rds_csi_controller::array::routeros::{Destination, RouterOs, Settings};
 use rds_csi_controller::array::{Array, Error, Export, Label, Wanted, contract};
-use rds_csi_integration::simulator::{Dialect, Fault, Numbers, Storage, Unset, Version};
+use rds_csi_integration::simulator::{Dialect, Effect, Fault, Numbers, Storage, Unset, Version};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -115,16 +116,19 @@ async fn no_more_commands_run_at_once_than_allowed() {
 #[tokio::test]
 async fn an_array_without_a_free_session_has_done_nothing() {
     let (simulator, site) = world::simulator(|options| options.max_sessions = 1).await;
-    simulator.inject(Fault::latency(Duration::from_millis(300)));
+    simulator.inject(Fault::new(Effect::Hold).times(1));
     let connected = Connected::to(&site, 4, PATIENT);
     let (first, second) = (wanted("pvc-a"), wanted("pvc-b"));
-    let outcomes = tokio::join!(connected.array.create(&first), connected.array.create(&second));
-    let (done, refused) = match outcomes {
-        (Ok(_), Err(error)) | (Err(error), Ok(_)) => ((), error),
-        other => panic!("{other:?}"),
-    };
-    let () = done;
+    // Whichever comes first is held, and the other one finds no room.
+    let creates = [&first, &second].map(|wanted| Box::pin(connected.array.create(wanted)));
+    let (refused, _, held) = select_all(creates).await;
+    let refused = refused.unwrap_err();
     assert!(matches!(&refused, Error::Unreachable { reason } if reason.contains("no session")), "{refused}");
+    assert!(simulator.state().unwrap().disks.is_empty());
+    simulator.clear_faults();
+    for create in held {
+        create.await.unwrap();
+    }
     assert_eq!(simulator.state().unwrap().disks.len(), 1);
     connected.close().await;
 }
@@ -145,7 +149,11 @@ async fn volumes_of_the_go_driver_are_served_and_removed_with_their_files() {
     .await;
     let volume = connected.array.volume(&id).await.unwrap();
     assert_eq!((volume.size, volume.export), (Bytes::gib(1), Export::AnyHost));
-    assert_eq!(connected.array.admit(&id, &Export::Off).await.unwrap().export, Export::Off);
+    // That driver let every host in, so who is connected is not known.
+    let open = connected.array.admit(&id, &Export::Off).await;
+    assert_eq!(open, Err(Error::Open(id.clone())));
+    let off = connected.array.dismiss(&id, &Export::AnyHost, &Export::Off).await;
+    assert_eq!(off.unwrap().export, Export::Off);
     connected.array.delete(&id).await.unwrap();
     let state = simulator.state().unwrap();
     assert!(state.disks.is_empty() && !format!("{:?}", state.files).contains(".img"), "{state:?}");
@@ -168,7 +176,7 @@ async fn what_another_cluster_or_a_person_made_is_neither_changed_nor_removed() 
         for refused in [
             connected.array.delete(&id).await.err(),
             connected.array.admit(&id, &Export::AnyHost).await.err(),
-            connected.array.fence(&id, &Export::Off).await.err(),
+            connected.array.fence(&id, &Export::Off, &Export::Off).await.err(),
         ] {
             assert!(matches!(refused, Some(Error::Foreign { .. })), "{change}: {refused:?}");
         }

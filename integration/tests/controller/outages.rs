@@ -154,17 +154,16 @@ async fn a_user_without_the_policy_to_write_reads_which_one_is_missing() {
 #[tokio::test]
 async fn one_volume_is_worked_on_once_and_others_do_not_wait_for_it() {
     let world = World::new().await;
-    world.simulator.inject(Fault::latency(Duration::from_secs(4)).times(1));
+    world.simulator.inject(Fault::new(Effect::Hold).times(1));
     let first = tokio::spawn({
         let mut client = world.controller.csi();
         async move { client.create_volume(wanted("slow", GIB)).await }
     });
-    while world.commands() == 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    world.receives_a_command().await;
     assert_refused(world.create(wanted("slow", GIB)).await, Code::Aborted, "still running");
     let quick = world.create(wanted("quick", GIB)).await.unwrap();
     assert!(!first.is_finished());
+    world.simulator.clear_faults();
     let slow = first.await.unwrap().unwrap().into_inner().volume.unwrap();
     for volume in [quick, slow] {
         world.delete(&volume.volume_id).await.unwrap();
@@ -175,16 +174,19 @@ async fn one_volume_is_worked_on_once_and_others_do_not_wait_for_it() {
 #[tokio::test]
 async fn a_program_that_is_told_to_end_finishes_what_it_is_doing() {
     let world = World::new().await;
-    world.simulator.inject(Fault::latency(Duration::from_millis(500)).times(1));
+    world.simulator.inject(Fault::new(Effect::Hold).times(1));
     let call = tokio::spawn({
         let mut client = world.controller.csi();
         async move { client.create_volume(wanted("a", GIB)).await }
     });
-    while world.commands() == 0 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    world.receives_a_command().await;
     let World { simulator, controller, .. } = world;
-    controller.stop().await.unwrap();
+    let ended = tokio::spawn(controller.stop());
+    // Long enough for a program that would not wait.
+    sleep(Duration::from_millis(500)).await;
+    assert!(!ended.is_finished() && !call.is_finished(), "it does not wait for what it is doing");
+    simulator.clear_faults();
     call.await.unwrap().unwrap();
+    ended.await.unwrap().unwrap();
     assert_eq!(simulator.state().unwrap().disks.len(), 1);
 }

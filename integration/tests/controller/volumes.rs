@@ -169,8 +169,8 @@ async fn what_is_validated_must_exist_and_be_possible() {
 async fn a_subvolume_with_somebody_elses_files_in_it_is_left_alone() {
     let world = World::new().await;
     let volume = world.create(wanted("a", GIB)).await.unwrap();
-    world::shell(&world.site, "/disk/btrfs/subvolume add fs=storage-pool name=backups").await;
-    for directory in [volume.volume_id.as_str(), "backups"] {
+    world::shell(&world.site, "/disk/btrfs/subvolume add fs=storage-pool name=pvc-backups").await;
+    for directory in [volume.volume_id.as_str(), "pvc-backups"] {
         // Taken off the list of disks again, its file stays.
         let file = format!("/storage-pool/{directory}/notes.img");
         world::shell(&world.site, &format!("/disk add type=file file-path={file} file-size=16M slot=notes"))

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rds_csi_api::csi;
 use rds_csi_api::csi::volume_capability::access_mode::Mode;
@@ -9,6 +10,7 @@ use rds_csi_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, M
 use rds_csi_integration::driver::{Controller, Settings};
 use rds_csi_integration::simulator::{Options, Simulator, keys};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tonic::{Code, Status};
 
 /// An array's address, and the files that open it.
@@ -17,18 +19,24 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) key: PathBuf,
     pub(crate) known_hosts: PathBuf,
+    /// Bound, and never listening: it keeps the port from everybody but an array that occupies the site, since both
+    /// allow the address to be used again. Who calls before that is refused.
+    _reserved: TcpSocket,
 }
 
 impl Site {
-    /// The files without an array. Its address is a free one.
+    /// The files without an array, and an address that nobody else gets.
     pub(crate) fn vacant() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("key");
         keys::load_or_create(&key).unwrap();
         let known_hosts = folder.path().join("known_hosts");
         std::fs::write(&known_hosts, "").unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Self { folder, address, key, known_hosts }
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = reserved.local_addr().unwrap();
+        Self { folder, address, key, known_hosts, _reserved: reserved }
     }
 
     /// Puts an array there, and notes its host key.
@@ -90,6 +98,16 @@ impl World {
     /// The command lines that the array has received since it was asked last.
     pub(crate) fn commands(&self) -> usize {
         self.simulator.commands().lines.len()
+    }
+
+    /// Waits until the array has received a command.
+    pub(crate) async fn receives_a_command(&self) {
+        let received = async {
+            while self.commands() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), received).await.expect("a command arrives");
     }
 
     /// Ends the controller, and starts another in its place.

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rds_csi_integration::simulator::{Effect, Fault};
 use tokio::io::AsyncWriteExt;
 
 use crate::client::Bench;
@@ -39,8 +40,9 @@ async fn many_commands_go_over_one_shared_connection() {
 #[tokio::test]
 async fn sessions_beyond_the_limit_are_refused() {
     let bench = Bench::start_with(|options| options.max_sessions = 2).await;
+    bench.simulator.inject(Fault::new(Effect::Hold).containing("held"));
     let waiting = [bench.client.ssh(), bench.client.ssh()]
-        .map(|mut ssh| ssh.args(["--", ":delay 4s"]).spawn().unwrap());
+        .map(|mut ssh| ssh.args(["--", ":put held"]).spawn().unwrap());
     let since = Instant::now();
     while bench.simulator.commands().lines.len() < 2 {
         assert!(since.elapsed() < Duration::from_secs(10), "two sessions run");
@@ -52,6 +54,8 @@ async fn sessions_beyond_the_limit_are_refused() {
 
     // A script goes on without its client, and keeps its session until it ends.
     drop(waiting);
+    assert_eq!(bench.client.exec(":put hello").await.status.code(), Some(255));
+    bench.simulator.clear_faults();
     let since = Instant::now();
     while bench.client.exec(":put hello").await.stdout != b"hello\r\n" {
         assert!(since.elapsed() < Duration::from_secs(10), "there is room again");

@@ -84,8 +84,7 @@ impl Handler for Connection {
         self.server.journal.received(self.number, &text);
         let (server, cut, handle) = (Arc::clone(&self.server), self.cut.clone(), session.handle());
         self.server.tasks.spawn(async move {
-            let effects = server.faults.for_command(&text);
-            match server.run(server.console(), text, &effects).await {
+            match server.run(server.console(), text).await {
                 Some((_, output)) => answer(&handle, channel, output).await,
                 None => cut.cancel(),
             }

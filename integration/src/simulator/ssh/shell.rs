@@ -55,8 +55,7 @@ impl Shell {
         if !line.trim().is_empty() {
             self.server.journal.received(self.connection, &line);
         }
-        let effects = self.server.faults.for_command(&line);
-        let (console, output) = self.server.run(console, line, &effects).await?;
+        let (console, output) = self.server.run(console, line).await?;
         self.send(output).await;
         self.prompt(&console).await;
         Some(console)
