@@ -185,7 +185,7 @@ impl Rig {
         let array = &self.array;
         let mut lines = vec![
             format!(
-                "array: ssh -i {} -p {} -o UserKnownHostsFile={} {USER}@127.0.0.1",
+                "array: ssh -o IdentitiesOnly=yes -i {} -p {} -o UserKnownHostsFile={} {USER}@127.0.0.1",
                 array.key().display(),
                 array.ssh_port(),
                 array.known_hosts().display()

@@ -140,7 +140,9 @@ fn introduce(
     std::fs::write(&known_hosts, simulator.known_hosts())?;
     let address = simulator.address();
     println!("A simulated ROSE Data Server listens on {address}. Log in with:\n");
-    let identity = identity.map(|path| format!(" -i {}", path.display())).unwrap_or_default();
+    // Without IdentitiesOnly a full agent offers its own keys first, until the server hangs up.
+    let identity =
+        identity.map(|path| format!(" -o IdentitiesOnly=yes -i {}", path.display())).unwrap_or_default();
     println!(
         "  ssh -p {} -o UserKnownHostsFile={}{identity} {user}@{}\n",
         address.port(),

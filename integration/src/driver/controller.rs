@@ -56,6 +56,8 @@ impl Controller {
         let log = File::options().create(true).append(true).open(folder.join("log"))?;
         let child = Command::new(programs::path("rds-csi-controller")?)
             .args(arguments(folder, settings))
+            // ssh's control sockets live there, and go with the folder even if the controller is killed.
+            .env("TMPDIR", folder)
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)

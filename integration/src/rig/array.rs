@@ -11,10 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::time;
 
-use super::{
-    ArrayKind, Output, Target, Worker,
-    guest::{Cable, Guest},
-};
+use super::{ArrayKind, Output, Target, guest::Guest};
 
 const SIMULATOR: &str = "simulator";
 const SSH_PORT: u16 = 22;
@@ -75,16 +72,6 @@ impl Array {
     pub async fn reboot(&self) -> Result<()> {
         self.guest.reset().await?;
         self.start().await
-    }
-
-    /// Pulls the cable of one worker at the array's end.
-    pub async fn cut_network(&self, worker: &Worker) -> Result<()> {
-        self.guest.set_link(&worker.link(), Cable::Pulled).await
-    }
-
-    /// Plugs it in again.
-    pub async fn restore_network(&self, worker: &Worker) -> Result<()> {
-        self.guest.set_link(&worker.link(), Cable::Plugged).await
     }
 
     /// Where its SSH server listens on this machine.

@@ -101,7 +101,7 @@ impl Worker {
         self.guest.set_link(&self.link(), Cable::Plugged).await
     }
 
-    pub(super) fn link(&self) -> String {
+    fn link(&self) -> String {
         format!("data{}", self.number)
     }
 
