@@ -84,7 +84,7 @@ pub enum Error {
     /// It was to be written to, and cannot be.
     #[error(
         "the filesystem staged at {staging} is read-only, as the kernel makes it after an error; delete the pods that \
-         use the volume, so that it is unstaged and repaired, and see the node's kernel log"
+         use the volume, so that it is unstaged and its filesystem can be checked, and see the node's kernel log"
     )]
     StagedReadOnly {
         /// Where it is staged.
