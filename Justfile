@@ -34,15 +34,15 @@ test *args: build
 
 # Show the main job on microVMs, told as a story
 demo *args: build
-    cargo run --quiet -p rds-csi-integration --bin rds-csi-demo -- "$@"
+    cargo run --quiet --bin rds-csi-demo -- "$@"
 
 # Run the RouterOS simulator by hand, to ssh into it and look
 simulator *args:
-    cargo run --quiet -p rds-csi-integration --bin rds-csi-simulator -- "$@"
+    cargo run --quiet --bin rds-csi-simulator -- "$@"
 
 # Boot a rig to play with (Ctrl-C ends it), or run a command in one: run DIRECTORY/w1 'COMMAND'
 rig *args: build
-    cargo run --quiet -p rds-csi-integration --bin rds-csi-rig -- "$@"
+    cargo run --quiet --bin rds-csi-rig -- "$@"
 
 # Do what CI does: format, lint, deny, test, demo, and say what took how long
 ci:
