@@ -84,7 +84,7 @@ fn is_syntax_complaint(line: &str) -> bool {
 }
 
 /// An answer as an error's message may carry it.
-fn kept(text: &str) -> String {
+pub(super) fn kept(text: &str) -> String {
     let text = text.trim();
     match text.char_indices().nth(KEPT) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -112,6 +112,8 @@ pub(super) enum Unreadable {
     Shape(String),
     #[error("it lists {0} disks where one slot was asked for")]
     TooMany(usize),
+    #[error("{0} is absent")]
+    Absent(&'static str),
     #[error("{property} is {value}, which is not exact or not a number of its kind")]
     Inexact { property: &'static str, value: String },
 }
@@ -186,11 +188,16 @@ pub(super) fn disk(printed: &str) -> Result<Option<Disk>, Unreadable> {
         Hosts::Joined(hosts) => hosts.split(',').map(|host| host.trim().to_owned()).collect(),
         Hosts::Listed(hosts) => hosts,
     };
-    // What is no file disk may lack a size and a port; its other properties tell that it is not ours.
+    // What is no file disk has no size, and may have no port; its other properties tell that it is not ours.
+    let size = match wire.size {
+        Some(raw) => whole("file-size", raw)?,
+        None if wire.kind == "file" => return Err(Unreadable::Absent("file-size")),
+        None => 0,
+    };
     Ok(Some(Disk {
         kind: wire.kind,
         path: wire.path,
-        size: wire.size.map_or(Ok(Bytes::new(0)), |raw| whole("file-size", raw).map(Bytes::new))?,
+        size: Bytes::new(size),
         exported: matches!(wire.exported, Switch::Bool(true) | Switch::Word(Word::Yes)),
         port: wire.port.map_or(Ok(0), |raw| whole("nvme-tcp-server-port", raw))?,
         nqn: wire.nqn,

@@ -12,8 +12,9 @@ fn shown(properties: &str) -> Result<Option<Disk>, Unreadable> {
     disk(&format!("[{{{properties}}}]"))
 }
 
+/// A file disk with that size.
 fn size(json: &str) -> Result<u64, Unreadable> {
-    Ok(shown(&format!("\"file-size\":{json}"))?.unwrap().size.get())
+    Ok(shown(&format!("\"type\":\"file\",\"file-size\":{json}"))?.unwrap().size.get())
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn sizes_are_exact_or_refused() {
         "null",
         "[]",
     ] {
-        assert!(size(inexact).is_err() || inexact == "null", "{inexact}");
+        assert!(size(inexact).is_err(), "{inexact}");
     }
 }
 
@@ -101,9 +102,15 @@ fn a_disk_is_read_in_every_dress() {
 
 #[test]
 fn what_is_absent_is_not_set() {
-    let disk = shown(r#""type":"file""#).unwrap().unwrap();
+    let disk = shown(r#""type":"file","file-size":4096"#).unwrap().unwrap();
     assert!(!disk.exported && disk.hosts.is_empty() && disk.nqn.is_empty() && disk.comment.is_empty());
     assert!(shown(r#""nvme-tcp-server-allow-host-name":"""#).unwrap().unwrap().hosts.is_empty());
+}
+
+#[test]
+fn a_file_without_a_size_is_no_file_of_no_bytes() {
+    assert_eq!(shown(r#""type":"file""#), Err(Unreadable::Absent("file-size")));
+    assert!(shown(r#""type":"hardware""#).unwrap().is_some());
 }
 
 #[test]
