@@ -12,6 +12,7 @@ pub mod names;
 pub mod routeros;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 
 use rds_csi_api::{Bytes, HostNqn, Nqn, VolumeId};
@@ -31,14 +32,26 @@ pub trait Array: Send + Sync + 'static {
     /// [`Error::Foreign`], one that hosts are let into by name is [`Error::Strangers`].
     fn delete(&self, id: &VolumeId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Lets these hosts in. [`Error::Strangers`] if another one is let in by name already, whatever anybody's records say.
+    /// Lets these hosts in. [`Error::Strangers`] if another one is let in by name already, whatever anybody's records say;
+    /// [`Error::Open`] if every host is let in, and now only some are to be.
     fn admit(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
 
-    /// Sets who may connect from now on, whoever could before. Connections that live go on living.
-    fn dismiss(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
+    /// Sets who may connect from now on. Connections that live go on living. [`Error::Strangers`] if a host is let in by
+    /// name that is not among those of `before`: who does not know of it must not shut it out.
+    fn dismiss(
+        &self,
+        id: &VolumeId,
+        before: &Export,
+        after: &Export,
+    ) -> impl Future<Output = Result<Volume, Error>> + Send;
 
     /// As [`Self::dismiss`], and cuts every connection: those who may come back do, all others cannot.
-    fn fence(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
+    fn fence(
+        &self,
+        id: &VolumeId,
+        before: &Export,
+        after: &Export,
+    ) -> impl Future<Output = Result<Volume, Error>> + Send;
 }
 
 /// A volume to be made.
@@ -87,5 +100,26 @@ impl Export {
     pub fn to_hosts(hosts: impl IntoIterator<Item = HostNqn>) -> Self {
         let hosts: BTreeSet<_> = hosts.into_iter().collect();
         if hosts.is_empty() { Self::Off } else { Self::Hosts(hosts) }
+    }
+
+    /// The same with [`Export::Off`] for no hosts at all.
+    pub(crate) fn normal(&self) -> Self {
+        match self {
+            Self::Hosts(hosts) => Self::to_hosts(hosts.iter().cloned()),
+            Self::Off | Self::AnyHost => self.clone(),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("nobody"),
+            Self::AnyHost => f.write_str("every host"),
+            Self::Hosts(hosts) => {
+                f.write_str(&hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))
+            }
+        }
     }
 }

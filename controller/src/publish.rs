@@ -67,9 +67,11 @@ pub async fn publish(
     let Stored { record: before, revision } = store.load(&id).await?;
     let node = claim.node.clone();
     let decision = decide::publish(&before, claim, SystemTime::now());
-    let decision = decision.map_err(|source| Error::Refused { id: id.clone(), node, source })?;
+    let decision =
+        decision.map_err(|source| Error::Refused { id: id.clone(), node: node.clone(), source })?;
+    let is_new = matches!(decision, Publish::Attach(_));
     let (record, revision) = match decision {
-        Publish::Keep => (before.clone(), revision),
+        Publish::Keep => (before, revision),
         Publish::Attach(record) => {
             let revision = store.replace(&id, revision, record.clone()).await?;
             (record, revision)
@@ -82,15 +84,27 @@ pub async fn publish(
             size: volume.size,
             trace: telemetry::current_traceparent(),
         }),
-        Err(
-            error @ (array::Error::Missing(_) | array::Error::Foreign { .. } | array::Error::Strangers(_)),
-        ) => {
-            // The array has let nobody in. Left in the record, the node would keep others from what it does not hold.
-            store.replace(&id, revision, before).await?;
+        Err(error) => {
+            if left_out(&error, is_new) {
+                // Left in the record, the node would keep others from what it does not hold.
+                let undone = store.replace(&id, revision, record.without([&node])).await;
+                if let Err(why) = undone {
+                    tracing::warn!(volume = %id, %node, %why, "a node that was not let in stays a holder until it is detached");
+                }
+            }
             Err(error.into())
         }
-        // It may have happened. The record stays, and the next publish or unpublish goes on from it.
-        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the array certainly does not let the node in by what failed so. Otherwise it may, so the record stays, and the
+/// next publish or unpublish goes on from it.
+fn left_out(error: &array::Error, is_new: bool) -> bool {
+    match error {
+        array::Error::Missing(_) | array::Error::Strangers(_) | array::Error::Open(_) => true,
+        // Nothing was changed now; a node that was let in before still is.
+        array::Error::Foreign { .. } | array::Error::Unreachable { .. } => is_new,
+        _ => false,
     }
 }
 

@@ -2,8 +2,6 @@
 //!
 //! The array is changed before the record: cut off in between, the node still counts as a holder, and the repeat goes on.
 
-use std::collections::BTreeMap;
-
 use futures_util::future::join_all;
 use rds_csi_api::{Failure, HostNqn, Kind, NodeName, Nqn, VolumeId};
 
@@ -73,13 +71,17 @@ pub async fn unpublish(
         return Ok(());
     }
     let left = record.without(&leaving);
-    let_go(array, nodes, fence, &id, leaving, &admitted(fence, &left)).await?;
+    let release = asked(nodes, fence, &id, leaving).await.map_err(|source| refused(&id, source))?;
+    // Without a fence every host may connect as long as the volume is there.
+    if fence == Fence::Acl {
+        shut_out(array, release, &id, &admitted(fence, &record), &admitted(fence, &left)).await?;
+    }
     store.replace(&id, revision, left).await?;
     Ok(())
 }
 
-/// A node that the record does not name holds nothing, unless the array still lets it in: attached by a program whose
-/// records are lost, it would keep every other node out.
+/// A node that the record does not name may hold the volume all the same: attached by a program whose records are lost.
+/// What its agent says and whom the array lets in are then all there is. Its silence alone says nothing.
 async fn forget(
     array: &impl Array,
     nodes: &impl Witness,
@@ -87,41 +89,58 @@ async fn forget(
     id: &VolumeId,
     node: NodeName,
 ) -> Result<(), Error> {
+    let host = HostNqn::of(&node);
+    let release = match asked(nodes, fence, id, vec![node]).await {
+        Err(Refusal::Unfenced { .. }) => return Ok(()),
+        release => release.map_err(|source| refused(id, source))?,
+    };
     if fence == Fence::None {
         return Ok(());
     }
-    let host = HostNqn::of(&node);
     match array.volume(id).await {
-        Ok(Volume { export: Export::Hosts(hosts), .. }) if hosts.contains(&host) => {
-            let hosts = hosts.into_iter().filter(|other| *other != host);
-            let_go(array, nodes, fence, id, vec![node], &Export::to_hosts(hosts)).await
+        Ok(Volume { export: Export::Hosts(present), .. }) if present.contains(&host) => {
+            let left = Export::to_hosts(present.iter().filter(|other| **other != host).cloned());
+            Ok(shut_out(array, release, id, &Export::Hosts(present), &left).await?)
+        }
+        // It may be connected like any other. To cut it off would cut off all of them.
+        Ok(Volume { export: Export::AnyHost, .. }) if release == Release::BehindFence => {
+            Err(array::Error::Open(id.clone()).into())
         }
         outcome => Ok(gone_or(outcome)?),
     }
 }
 
-/// Asks the nodes, and takes them off the array's list by their word, or behind a fence.
-async fn let_go(
-    array: &impl Array,
+/// Asks the nodes, and judges by what they say.
+async fn asked(
     nodes: &impl Witness,
     fence: Fence,
     id: &VolumeId,
     leaving: Vec<NodeName>,
-    left: &Export,
-) -> Result<(), Error> {
+) -> Result<Release, Refusal> {
     let nqn = Nqn::of_volume(id);
     let testimonies = join_all(leaving.iter().map(|node| nodes.testify(node, id, &nqn))).await;
-    let leaving: BTreeMap<_, _> = leaving.into_iter().zip(testimonies).collect();
-    let release = decide::release(leaving, fence);
-    match release.map_err(|source| Error::Refused { id: id.clone(), source })? {
-        // Without a fence every host may connect as long as the volume is there.
-        Release::Clean if fence == Fence::None => Ok(()),
-        Release::Clean => Ok(gone_or(array.dismiss(id, left).await)?),
+    decide::release(leaving.into_iter().zip(testimonies).collect(), fence)
+}
+
+/// Takes nodes off the array's list by their word, or behind a fence.
+async fn shut_out(
+    array: &impl Array,
+    release: Release,
+    id: &VolumeId,
+    before: &Export,
+    left: &Export,
+) -> Result<(), array::Error> {
+    match release {
+        Release::Clean => gone_or(array.dismiss(id, before, left).await),
         Release::BehindFence => {
             tracing::warn!(volume = %id, "a node gave no answer, and is shut out by the array");
-            Ok(gone_or(array.fence(id, left).await)?)
+            gone_or(array.fence(id, before, left).await)
         }
     }
+}
+
+fn refused(id: &VolumeId, source: Refusal) -> Error {
+    Error::Refused { id: id.clone(), source }
 }
 
 /// A volume that is gone lets nobody in.

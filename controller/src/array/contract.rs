@@ -23,6 +23,8 @@ pub async fn every_clause(array: &impl Array) {
     who_may_connect_is_set_as_often_as_asked(array).await;
     a_fence_lets_in_those_it_names(array).await;
     nobody_joins_or_removes_what_a_stranger_is_let_into(array).await;
+    nobody_shuts_out_whom_they_do_not_know(array).await;
+    what_is_open_to_every_host_is_not_narrowed_unseen(array).await;
     no_host_is_nobody(array).await;
 }
 
@@ -47,7 +49,7 @@ async fn made(array: &impl Array, wanted: &Wanted) -> Volume {
 }
 
 async fn removed(array: &impl Array, id: &VolumeId) {
-    array.dismiss(id, &Export::Off).await.expect("nobody is let in");
+    array.dismiss(id, &Export::AnyHost, &Export::Off).await.expect("nobody is let in");
     array.delete(id).await.expect("the volume is removed");
     assert_eq!(array.volume(id).await, Err(Error::Missing(id.clone())));
 }
@@ -96,8 +98,8 @@ async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {
     let missing = Err(Error::Missing(id.clone()));
     assert_eq!(array.volume(&id).await, missing);
     assert_eq!(array.admit(&id, &Export::AnyHost).await, missing);
-    assert_eq!(array.dismiss(&id, &Export::Off).await, missing);
-    assert_eq!(array.fence(&id, &Export::Off).await, missing);
+    assert_eq!(array.dismiss(&id, &Export::Off, &Export::Off).await, missing);
+    assert_eq!(array.fence(&id, &Export::Off, &Export::Off).await, missing);
     assert_eq!(array.delete(&id).await, Ok(()));
     assert_eq!(array.delete(&id).await, Ok(()));
 }
@@ -114,7 +116,7 @@ async fn who_may_connect_is_set_as_often_as_asked(array: &impl Array) {
         Export::AnyHost,
         Export::Off,
     ] {
-        let volume = array.dismiss(&wanted.id, &export).await.expect("it is set");
+        let volume = array.dismiss(&wanted.id, &Export::AnyHost, &export).await.expect("it is set");
         assert_eq!(volume.export, export);
     }
     removed(array, &wanted.id).await;
@@ -124,7 +126,7 @@ async fn a_fence_lets_in_those_it_names(array: &impl Array) {
     let wanted = Wanted { export: hosts(&["w1", "w2"]), ..wanted("contract fence", Bytes::gib(1)) };
     made(array, &wanted).await;
     for export in [hosts(&["w2"]), Export::Off, Export::Off] {
-        let volume = array.fence(&wanted.id, &export).await.expect("it is fenced");
+        let volume = array.fence(&wanted.id, &wanted.export, &export).await.expect("it is fenced");
         assert_eq!(volume.export, export);
     }
     removed(array, &wanted.id).await;
@@ -146,11 +148,43 @@ async fn nobody_joins_or_removes_what_a_stranger_is_let_into(array: &impl Array)
     removed(array, &wanted.id).await;
 }
 
+/// Whoever's record is wrong takes nothing from a host that it does not name.
+async fn nobody_shuts_out_whom_they_do_not_know(array: &impl Array) {
+    let wanted = Wanted { export: hosts(&["w1", "w2"]), ..wanted("contract unknown", Bytes::gib(1)) };
+    let before = made(array, &wanted).await;
+    let strangers = Err(Error::Strangers(wanted.id.clone()));
+    for known in [hosts(&["w1"]), hosts(&["w1", "w3"]), Export::Off] {
+        assert_eq!(array.dismiss(&wanted.id, &known, &Export::Off).await, strangers);
+        assert_eq!(array.fence(&wanted.id, &known, &hosts(&["w1"])).await, strangers);
+    }
+    assert_eq!(array.volume(&wanted.id).await, Ok(before));
+    let known = hosts(&["w1", "w2", "w3"]);
+    for after in [hosts(&["w2", "w3"]), hosts(&["w3"])] {
+        assert_eq!(array.dismiss(&wanted.id, &known, &after).await.expect("all are known").export, after);
+    }
+    assert_eq!(
+        array.fence(&wanted.id, &known, &Export::Off).await.expect("all are known").export,
+        Export::Off
+    );
+    removed(array, &wanted.id).await;
+}
+
+/// Hosts that nobody can name may be connected; a list would leave them so.
+async fn what_is_open_to_every_host_is_not_narrowed_unseen(array: &impl Array) {
+    let wanted = Wanted { export: Export::AnyHost, ..wanted("contract open", Bytes::gib(1)) };
+    let before = made(array, &wanted).await;
+    for export in [hosts(&["w1"]), Export::Off] {
+        assert_eq!(array.admit(&wanted.id, &export).await, Err(Error::Open(wanted.id.clone())));
+    }
+    assert_eq!(array.admit(&wanted.id, &Export::AnyHost).await, Ok(before));
+    removed(array, &wanted.id).await;
+}
+
 async fn no_host_is_nobody(array: &impl Array) {
     let nobody = Export::Hosts([].into());
     let wanted = Wanted { export: nobody.clone(), ..wanted("contract nobody", Bytes::gib(1)) };
     assert_eq!(made(array, &wanted).await.export, Export::Off);
     assert_eq!(array.admit(&wanted.id, &nobody).await.expect("it is set").export, Export::Off);
-    assert_eq!(array.fence(&wanted.id, &nobody).await.expect("it is set").export, Export::Off);
+    assert_eq!(array.fence(&wanted.id, &nobody, &nobody).await.expect("it is set").export, Export::Off);
     removed(array, &wanted.id).await;
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 
+use super::Export;
+
 /// Why the array did not do what it was asked. Texts of the array are kept as they came, bounded in length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -42,6 +44,25 @@ pub enum Error {
          has it, or, if none has, switch its export off on the array"
     )]
     Strangers(VolumeId),
+    /// The array lets every host in, so its list does not say who holds the volume.
+    #[error(
+        "the export of volume {0} is open to every host, so who is connected to it is not known: once no node uses it, \
+         switch its export off on the array, then try again"
+    )]
+    Open(VolumeId),
+    /// The array reported success, and its own disk says otherwise.
+    #[error(
+        "the array did not do what it was told: it lets {found} into volume {id}, not {wanted}; look at the disk of \
+         that slot on the array"
+    )]
+    Disobeyed {
+        /// Which volume.
+        id: VolumeId,
+        /// Whom it lets in.
+        found: Export,
+        /// Whom it was told to let in.
+        wanted: Export,
+    },
     /// An image file without a disk. It may hold somebody's data, so it is not used again.
     #[error(
         "the file {path} is there, but no disk that uses it: it may hold data of an earlier volume, so it is never \
@@ -116,11 +137,13 @@ impl Failure for Error {
         match self {
             Self::Missing(_) => Kind::Missing,
             Self::Conflict { .. } => Kind::Conflict,
-            Self::Foreign { .. } | Self::Strangers(_) | Self::Leftover { .. } | Self::Denied { .. } => {
-                Kind::Refused
-            }
+            Self::Foreign { .. }
+            | Self::Strangers(_)
+            | Self::Open(_)
+            | Self::Leftover { .. }
+            | Self::Denied { .. } => Kind::Refused,
             Self::Full { .. } => Kind::Full,
-            Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
+            Self::Disobeyed { .. } | Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,
             Self::Lost { .. } | Self::Late { .. } | Self::Garbled { .. } => Kind::Unsure,
         }

@@ -66,18 +66,23 @@ impl FakeArray {
 }
 
 impl World {
-    fn set_export(&mut self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
-        let volume = self.volumes.get_mut(id).ok_or_else(|| Error::Missing(id.clone()))?;
-        volume.export = normal(export);
-        Ok(volume.clone())
+    fn volume(&mut self, id: &VolumeId) -> Result<&mut Volume, Error> {
+        self.volumes.get_mut(id).ok_or_else(|| Error::Missing(id.clone()))
     }
-}
 
-/// Hosts without any host are nobody.
-fn normal(export: &Export) -> Export {
-    match export {
-        Export::Hosts(hosts) => Export::to_hosts(hosts.iter().cloned()),
-        Export::Off | Export::AnyHost => export.clone(),
+    /// Sets the export, unless it lets hosts in by name that are not among these.
+    fn set_export(&mut self, id: &VolumeId, known: &Export, export: &Export) -> Result<Volume, Error> {
+        let volume = self.volume(id)?;
+        let strangers = match (&volume.export, known) {
+            (Export::Hosts(present), Export::Hosts(known)) => !present.is_subset(known),
+            (Export::Hosts(_), Export::Off) => true,
+            _ => false,
+        };
+        if strangers {
+            return Err(Error::Strangers(id.clone()));
+        }
+        volume.export = export.normal();
+        Ok(volume.clone())
     }
 }
 
@@ -106,7 +111,7 @@ impl Array for FakeArray {
                 size: wanted.size,
                 nqn: Nqn::of_volume(id),
                 port: wanted.port,
-                export: normal(&wanted.export),
+                export: wanted.export.normal(),
             };
             world.volumes.insert(id.clone(), volume.clone());
             Ok(volume)
@@ -129,23 +134,20 @@ impl Array for FakeArray {
 
     async fn admit(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
         self.operate(|world| {
-            let present = world.volumes.get(id).map(|volume| &volume.export);
-            let strangers = match (present, normal(export)) {
-                (Some(Export::Hosts(present)), Export::Hosts(known)) => !present.is_subset(&known),
-                (Some(Export::Hosts(_)), Export::Off) => true,
-                _ => false,
-            };
-            if strangers { Err(Error::Strangers(id.clone())) } else { world.set_export(id, export) }
+            if world.volume(id)?.export == Export::AnyHost && *export != Export::AnyHost {
+                return Err(Error::Open(id.clone()));
+            }
+            world.set_export(id, export, export)
         })
     }
 
-    async fn dismiss(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
-        self.operate(|world| world.set_export(id, export))
+    async fn dismiss(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
+        self.operate(|world| world.set_export(id, before, after))
     }
 
-    async fn fence(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
+    async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
         self.operate(|world| {
-            let volume = world.set_export(id, export)?;
+            let volume = world.set_export(id, before, after)?;
             world.fences += 1;
             Ok(volume)
         })

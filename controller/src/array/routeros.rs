@@ -67,7 +67,7 @@ impl RouterOs {
             }
             Reply::Failed(Known::Other, text) => Err(Error::Refused { text }),
             Reply::NotUnderstood(text) => Err(Error::NotUnderstood { text }),
-            Reply::Unknown(text) => Err(Error::Garbled { why: "its report is missing".into(), text }),
+            Reply::Unknown(text) => Err(garbled("its report is missing", &text)),
         }
     }
 
@@ -75,8 +75,23 @@ impl RouterOs {
     async fn disk(&self, what: &'static str, place: &Place<'_>, statements: &str) -> Result<Disk, Error> {
         let printed = self.run(what, place, statements).await?;
         reply::disk(&printed)
-            .map_err(|why| Error::Garbled { why: why.to_string(), text: printed })?
+            .map_err(|why| garbled(&why.to_string(), &printed))?
             .ok_or_else(|| Error::Missing(place.id.clone()))
+    }
+
+    /// Runs one line that sets who may connect, and holds the array to it.
+    async fn let_in(
+        &self,
+        what: &'static str,
+        id: &VolumeId,
+        wanted: &Export,
+        line: impl FnOnce(&Place<'_>) -> String,
+    ) -> Result<Volume, Error> {
+        let nqn = Nqn::of_volume(id);
+        let place = self.place(id, &nqn);
+        let statements = line(&place);
+        let disk = self.disk(what, &place, &statements).await?;
+        obedient(volume(&place, &disk)?, wanted)
     }
 
     fn place<'a>(&'a self, id: &'a VolumeId, nqn: &'a Nqn) -> Place<'a> {
@@ -136,24 +151,30 @@ impl Array for RouterOs {
     }
 
     async fn admit(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
-        let nqn = Nqn::of_volume(id);
-        let place = self.place(id, &nqn);
-        let disk = self.disk("admit", &place, &place.admit(export)).await?;
-        volume(&place, &disk)
+        self.let_in("admit", id, export, |place| place.admit(export)).await
     }
 
-    async fn dismiss(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
-        let nqn = Nqn::of_volume(id);
-        let place = self.place(id, &nqn);
-        let disk = self.disk("dismiss", &place, &place.dismiss(export)).await?;
-        volume(&place, &disk)
+    async fn dismiss(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
+        self.let_in("dismiss", id, after, |place| place.dismiss(before, after)).await
     }
 
-    async fn fence(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {
-        let nqn = Nqn::of_volume(id);
-        let place = self.place(id, &nqn);
-        let disk = self.disk("fence", &place, &place.fence(export)).await?;
-        volume(&place, &disk)
+    async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
+        self.let_in("fence", id, after, |place| place.fence(before, after)).await
+    }
+}
+
+/// An answer that cannot be read. Neither it nor what serde quotes of it may be of any length.
+fn garbled(why: &str, text: &str) -> Error {
+    Error::Garbled { why: reply::kept(why), text: reply::kept(text) }
+}
+
+/// The volume if the disk that was read back lets in whom it was told to. A command that ran to its end proves nothing.
+fn obedient(volume: Volume, wanted: &Export) -> Result<Volume, Error> {
+    let wanted = wanted.normal();
+    if volume.export == wanted {
+        Ok(volume)
+    } else {
+        Err(Error::Disobeyed { id: volume.id, found: volume.export, wanted })
     }
 }
 
@@ -187,5 +208,52 @@ fn stopped(mark: Mark, place: &Place<'_>) -> Error {
         }
         Mark::Leftover => Error::Leftover { path: place.image() },
         Mark::Strangers => Error::Strangers(place.id.clone()),
+        Mark::Open => Error::Open(place.id.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rds_csi_api::{Bytes, Failure as _, Kind};
+
+    use super::*;
+
+    fn hosts(names: &[&str]) -> Export {
+        Export::to_hosts(names.iter().map(|name| HostNqn::of(&name.parse().unwrap())))
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_told_in_short() {
+        let answer =
+            format!("[{{\"type\":\"file\",\"file-size\":4096,\"comment\":[\"{}\"]}}]", "x".repeat(60_000));
+        let unreadable = reply::disk(&answer).unwrap_err().to_string();
+        assert!(garbled(&unreadable, &answer).to_string().chars().count() < 1500);
+        assert!(garbled(&answer, &answer).to_string().chars().count() < 1500);
+    }
+
+    #[test]
+    fn an_array_that_reports_success_is_held_to_what_it_was_told() {
+        let id: VolumeId = "pvc-a".parse().unwrap();
+        let said = |export: &Export| {
+            let (nqn, export) = (Nqn::of_volume(&id), export.clone());
+            Volume { id: id.clone(), size: Bytes::gib(1), port: 4420, nqn, export }
+        };
+        let exports = [Export::Off, Export::AnyHost, hosts(&["w1"]), hosts(&["w2"]), hosts(&["w1", "w2"])];
+        for found in &exports {
+            for wanted in &exports {
+                match obedient(said(found), wanted) {
+                    Ok(volume) => assert!(found == wanted && volume.export == *found),
+                    Err(error) => {
+                        assert!(found != wanted && error.kind() == Kind::Bug);
+                        assert!(
+                            error
+                                .to_string()
+                                .contains(&format!("lets {found} into volume pvc-a, not {wanted}"))
+                        );
+                    }
+                }
+            }
+        }
+        assert!(obedient(said(&Export::Off), &Export::Hosts([].into())).is_ok());
     }
 }

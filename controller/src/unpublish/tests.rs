@@ -145,7 +145,7 @@ async fn an_empty_node_id_means_every_node() {
 async fn a_volume_that_is_gone_can_be_detached_but_not_attached() {
     let world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
-    world.array.dismiss(&world.id, &Export::Off).await.unwrap();
+    world.array.dismiss(&world.id, &hosts(&["w1"]), &Export::Off).await.unwrap();
     world.array.delete(&world.id).await.unwrap();
     world.detach(From::Node(node("w1"))).await.unwrap();
     assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
@@ -195,4 +195,106 @@ async fn a_volume_is_deleted_only_when_nobody_holds_it() {
     world.detach(From::Everywhere).await.unwrap();
     delete(&world.array, &world.store, world.id.clone()).await.unwrap();
     assert!(world.array.volumes().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_that_is_wrong_shuts_out_nobody_whom_it_does_not_name() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    // Let in by another program, or by a person at the array.
+    world.array.admit(&world.id, &hosts(&["w1", "w2"])).await.unwrap();
+    for testimony in [Testimony::Gone, Testimony::Silent("no route".into())] {
+        world.nodes.say(&node("w1"), testimony);
+        let refused = world.detach(From::Node(node("w1"))).await.unwrap_err();
+        assert_eq!(refused, Error::Array(array::Error::Strangers(world.id.clone())));
+        assert_eq!((world.export(), world.holders().await), (hosts(&["w1", "w2"]), vec!["w1".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_was_certainly_not_let_in_is_no_holder() {
+    let world = World::new(Fence::Acl).await;
+    let away = || array::Error::Unreachable { reason: "connection refused".into() };
+    world.array.fail_once(Fault::Before(away()));
+    assert_eq!(world.attach("w1").await.unwrap_err(), publish::Error::Array(away()));
+    assert!(world.holders().await.is_empty());
+    // A node that holds it goes on to do so.
+    world.attach("w1").await.unwrap();
+    world.array.fail_once(Fault::Before(away()));
+    world.attach("w1").await.unwrap_err();
+    assert_eq!(world.holders().await, ["w1"]);
+    // Its first attach may not have happened, and now it cannot any more.
+    world.array.dismiss(&world.id, &hosts(&["w1"]), &Export::Off).await.unwrap();
+    world.array.delete(&world.id).await.unwrap();
+    assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
+    assert!(world.holders().await.is_empty());
+}
+
+/// A store that is always changed by somebody else between a record and its rollback.
+struct Contended(InMemory);
+
+impl Store for Contended {
+    async fn load(&self, volume: &VolumeId) -> Result<Stored, store::Error> {
+        self.0.load(volume).await
+    }
+
+    async fn replace(
+        &self,
+        volume: &VolumeId,
+        loaded: store::Revision,
+        record: crate::attachments::Record,
+    ) -> Result<store::Revision, store::Error> {
+        if record.is_empty() {
+            return Err(store::Error::Changed(volume.clone()));
+        }
+        self.0.replace(volume, loaded, record).await
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_fails_does_not_hide_why_there_was_one() {
+    let (array, store) = (FakeArray::new(Bytes::gib(1)), Contended(InMemory::default()));
+    let id: VolumeId = "pvc-none".parse().unwrap();
+    let claim = Claim {
+        node: node("w1"),
+        shape: Shape::Block,
+        mode: AccessMode::MultiNodeWriter,
+        rights: Rights::Write,
+    };
+    let request =
+        publish::Request { id: id.clone(), claim, portal: Portal::parse("10.0.0.1", None).unwrap() };
+    let refused = publish(&array, &store, Fence::Acl, request).await.unwrap_err();
+    assert_eq!(refused, publish::Error::Array(array::Error::Missing(id)));
+}
+
+#[tokio::test]
+async fn an_export_that_is_open_to_every_host_is_not_held_by_nobody() {
+    let world = World::new(Fence::Acl).await;
+    world.array.dismiss(&world.id, &Export::Off, &Export::AnyHost).await.unwrap();
+    let refused = world.attach("w1").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.to_string().contains("switch its export off on the array"), "{refused}");
+    assert!(world.holders().await.is_empty());
+    // A silent node may be connected, and so may others, which a fence would cut off with it.
+    let refused = world.detach(From::Node(node("w1"))).await.unwrap_err();
+    assert_eq!(refused, Error::Array(array::Error::Open(world.id.clone())));
+    world.nodes.say(&node("w1"), Testimony::Gone);
+    world.detach(From::Node(node("w1"))).await.unwrap();
+    assert_eq!(world.export(), Export::AnyHost);
+}
+
+#[tokio::test]
+async fn a_node_that_no_record_names_is_asked_all_the_same() {
+    for fence in [Fence::Acl, Fence::None] {
+        let world = World::new(fence).await;
+        world.nodes.say(&node("w1"), Testimony::InUse("mounted".into()));
+        assert_eq!(world.detach(From::Node(node("w1"))).await.unwrap_err().kind(), Kind::InUse);
+        world.nodes.say(&node("w1"), Testimony::Unasked("no certificate".into()));
+        assert_eq!(world.detach(From::Node(node("w1"))).await.unwrap_err().kind(), Kind::Unreachable);
+        for testimony in [Testimony::Gone, Testimony::Silent("no route".into())] {
+            world.nodes.say(&node("w1"), testimony);
+            world.detach(From::Node(node("w1"))).await.unwrap();
+        }
+        assert_eq!(world.array.fences(), 0);
+    }
 }

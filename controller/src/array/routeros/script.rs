@@ -46,16 +46,19 @@ pub(super) enum Mark {
     Leftover,
     /// Hosts are let in that nobody spoke of.
     Strangers,
+    /// Every host is let in.
+    Open,
 }
 
 impl Mark {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Missing,
         Self::NotAVolume,
         Self::OtherCluster,
         Self::OtherFiles,
         Self::Leftover,
         Self::Strangers,
+        Self::Open,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -66,6 +69,7 @@ impl Mark {
             Self::OtherFiles => "rds-csi: other files",
             Self::Leftover => "rds-csi: leftover file",
             Self::Strangers => "rds-csi: other hosts",
+            Self::Open => "rds-csi: every host",
         }
     }
 
@@ -134,18 +138,25 @@ impl Place<'_> {
 
     /// Lets hosts in, unless others than they are let in already.
     pub(super) fn admit(&self, export: &Export) -> String {
-        let set = set(export);
-        format!("{}; {}; {set}; {SHOW}", self.ours_or_stop(), strangers_or_go_on(export))
+        let (ours, strangers) = (self.ours_or_stop(), strangers_or_go_on(export));
+        let open = match export {
+            Export::AnyHost => String::new(),
+            Export::Off | Export::Hosts(_) => {
+                format!(":if ([:len [{EXPORTED}]]>[:len $named]) do={{{}}}; ", Mark::Open.stop())
+            }
+        };
+        format!("{ours}; {strangers}; {open}{}; {SHOW}", set(export))
     }
 
-    /// Sets who may connect, whoever was let in before.
-    pub(super) fn dismiss(&self, export: &Export) -> String {
-        format!("{}; {}; {SHOW}", self.ours_or_stop(), set(export))
+    /// Sets who may connect, unless others than those of `before` are let in.
+    pub(super) fn dismiss(&self, before: &Export, after: &Export) -> String {
+        format!("{}; {}; {}; {SHOW}", self.ours_or_stop(), strangers_or_go_on(before), set(after))
     }
 
     /// As [`Self::dismiss`], with the export off meanwhile, since a list alone cuts no connection.
-    pub(super) fn fence(&self, export: &Export) -> String {
-        format!("{}; {}; {}; {SHOW}", self.ours_or_stop(), set_switch("no"), set(export))
+    pub(super) fn fence(&self, before: &Export, after: &Export) -> String {
+        let (ours, strangers) = (self.ours_or_stop(), strangers_or_go_on(before));
+        format!("{ours}; {strangers}; {}; {}; {SHOW}", set_switch("no"), set(after))
     }
 
     /// Removes disk and subvolume, as far as they are there and ours, and unless hosts are let in by name.
@@ -210,21 +221,26 @@ impl Place<'_> {
     }
 }
 
-/// Stops if the array lets a host in by name that is none of these.
+/// The property that names the hosts that may connect; empty, all may.
+const LIST: &str = "nvme-tcp-server-allow-host-name";
+
+/// Finds the disk if it is exported.
+const EXPORTED: &str = "/disk find slot=$volume nvme-tcp-export=yes";
+
+/// Stops if the array lets a host in by name that is none of these. Leaves the disk in `$named` if it lets in any by name.
 fn strangers_or_go_on(export: &Export) -> String {
-    const LIST: &str = "nvme-tcp-server-allow-host-name";
-    let admitted = format!("/disk find slot=$volume nvme-tcp-export=yes {LIST}~{}", quote("."));
     let known = match export {
         Export::Hosts(hosts) if !hosts.is_empty() => {
             let hosts: Vec<_> = hosts.iter().map(|host| literally(host.as_str())).collect();
             let known = format!("^(({})(, *|$))*$", hosts.join("|"));
-            format!("[:len [{admitted} {LIST}~{}]]", quote(known))
+            format!("[:len [{EXPORTED} {LIST}~{}]]", quote(known))
         }
         Export::Hosts(_) | Export::Off => "0".into(),
         // Without a fence nobody is kept from anything.
-        Export::AnyHost => format!("[:len [{admitted}]]"),
+        Export::AnyHost => "[:len $named]".into(),
     };
-    format!(":if ([:len [{admitted}]]>{known}) do={{{}}}", Mark::Strangers.stop())
+    let (any, stop) = (quote("."), Mark::Strangers.stop());
+    format!(":local named [{EXPORTED} {LIST}~{any}]; :if ([:len $named]>{known}) do={{{stop}}}")
 }
 
 /// Sets hosts and switch, where they differ: setting a property to what it is may tear the export down on the device.

@@ -44,8 +44,8 @@ fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6]
         SHOW.into(),
         place.create(Bytes::gib(1), 4420, export, label),
         place.admit(export),
-        place.dismiss(export),
-        place.fence(export),
+        place.dismiss(export, export),
+        place.fence(export, export),
         place.delete(),
     ]
     .map(|statements| place.framed(&statements, &nonce))
