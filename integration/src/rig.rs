@@ -6,6 +6,7 @@
 mod array;
 mod cpio;
 mod diagnosis;
+pub mod disk;
 mod group;
 mod guest;
 mod image;

@@ -211,6 +211,12 @@ impl Worker {
         told.lines().map(|line| Mount::parse(line).with_context(|| format!("mountinfo: {line}"))).collect()
     }
 
+    /// Marks the kernel's log, and returns the command that prints what the kernel says from now on. A mark serves once.
+    pub async fn kernel_messages(&self, mark: &str) -> Result<String> {
+        self.sh(&format!("echo 'rig: {mark}' >/dev/kmsg")).await?;
+        Ok(format!("dmesg | sed '1,/rig: {mark}/d'"))
+    }
+
     /// Its NVMe controllers over fabrics, whatever their state.
     pub async fn nvme_connections(&self) -> Result<Vec<NvmeConnection>> {
         let script = "cd /sys/class/nvme && for c in nvme*; do [ -e $c/subsysnqn ] && \

@@ -1,13 +1,10 @@
 //! The simulated array on a real kernel: its answers over SSH, its exports as two workers' initiators see them.
 
-#[path = "kernel/disk.rs"]
-mod disk;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use disk::{Disk, connections, host_nqn};
+use rds_csi_integration::rig::disk::{self, Disk, connections, host_nqn};
 use rds_csi_integration::rig::{self, ArrayKind, Exit, Plan, Rig};
 
 fn main() -> ExitCode {
@@ -59,8 +56,9 @@ async fn only_listed_hosts_connect(rig: &Rig) -> Result<()> {
 
     disk.export(&host_nqn(w1)).await?;
     let device = disk.connect(w1).await?;
+    let messages = w2.kernel_messages("w2 connects uninvited").await?;
     ensure!(disk.connect(w2).await.is_err(), "w2 is not on the list");
-    ensure!(w2.sh("dmesg").await?.contains("is not allowed"));
+    ensure!(w2.sh(&messages).await?.contains("is not allowed"));
 
     disk.export(&host_nqn(w2)).await?;
     disk::write(w1, &device).await?;
@@ -80,6 +78,7 @@ async fn fenced_by_a_switch(rig: &Rig) -> Result<()> {
     disk::write(w1, &zombie).await?;
     disk::write(w2, &survivor).await?;
 
+    let messages = w1.kernel_messages("w1 is fenced").await?;
     disk::run(
         rig,
         &format!(
@@ -91,7 +90,7 @@ async fn fenced_by_a_switch(rig: &Rig) -> Result<()> {
     .await?;
     disk::write(w2, &survivor).await?;
     ensure!(disk::beginning(w2, &survivor).await? == "w2", "the survivor goes on with the same device");
-    w1.sh("until dmesg | grep -q 'is not allowed'; do sleep 0.1; done").await?;
+    w1.sh(&format!("until {messages} | grep -q 'is not allowed'; do sleep 0.1; done")).await?;
     disk::shut_out(w1).await?;
 
     disk.disconnect(w1).await?;

@@ -3,22 +3,33 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
-use rds_csi_integration::rig::{PORTAL, Rig, USER, Worker};
 use tokio::process::Command;
 
+use super::{PORTAL, Rig, USER, Worker};
+
 /// A volume as a driver makes it: a subvolume with an image, and a disk on it.
-pub(crate) struct Disk<'rig> {
+#[derive(Debug)]
+pub struct Disk<'rig> {
     rig: &'rig Rig,
     slot: String,
     nqn: String,
 }
 
 /// Runs a line on the array; an error is whatever is not our own sentinel.
-pub(crate) async fn run(rig: &Rig, line: &str) -> Result<String> {
+pub async fn run(rig: &Rig, line: &str) -> Result<String> {
     let array = rig.array();
     let framed = format!(":onerror e in={{ {line}; :put \"OK 17\" }} do={{ :put (\"ERR 17 \" . $e) }}");
     let output = Command::new("ssh")
-        .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
+        .args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            "IdentitiesOnly=yes",
+        ])
         .arg("-o")
         .arg(format!("UserKnownHostsFile={}", array.known_hosts().display()))
         .arg("-i")
@@ -36,7 +47,7 @@ pub(crate) async fn run(rig: &Rig, line: &str) -> Result<String> {
 }
 
 /// Something must not have worked, for the reason given.
-pub(crate) fn refused<T>(outcome: Result<T>, reason: &str) -> Result<()> {
+pub fn refused<T>(outcome: Result<T>, reason: &str) -> Result<()> {
     match outcome {
         Ok(_) => bail!("it should have been refused: {reason}"),
         Err(error) if error.to_string().contains(reason) => Ok(()),
@@ -46,7 +57,7 @@ pub(crate) fn refused<T>(outcome: Result<T>, reason: &str) -> Result<()> {
 
 impl<'rig> Disk<'rig> {
     /// Makes a volume of so many MiB that is not exported yet.
-    pub(crate) async fn create(rig: &'rig Rig, slot: &str, mebibytes: u64) -> Result<Self> {
+    pub async fn create(rig: &'rig Rig, slot: &str, mebibytes: u64) -> Result<Self> {
         let nqn = format!("nqn.2000-02.com.mikrotik:{slot}");
         let line = format!(
             "/disk/btrfs/subvolume add fs=storage-pool name={slot}; \
@@ -59,14 +70,14 @@ impl<'rig> Disk<'rig> {
     }
 
     /// Makes a disk on the image that a snapshot brought along.
-    pub(crate) async fn over_existing_file(rig: &'rig Rig, slot: &str) -> Result<Self> {
+    pub async fn over_existing_file(rig: &'rig Rig, slot: &str) -> Result<Self> {
         let nqn = format!("nqn.2000-02.com.mikrotik:{slot}");
         run(rig, &format!("/disk add type=file slot={slot} file-path=/storage-pool/{slot}/disk.img")).await?;
         Ok(Self { rig, slot: slot.to_owned(), nqn })
     }
 
     /// Exports it to these hosts, or to any if there are none.
-    pub(crate) async fn export(&self, hosts: &str) -> Result<()> {
+    pub async fn export(&self, hosts: &str) -> Result<()> {
         let slot = &self.slot;
         let line =
             format!("/disk set {slot} nvme-tcp-server-allow-host-name=\"{hosts}\" nvme-tcp-export=yes");
@@ -74,13 +85,13 @@ impl<'rig> Disk<'rig> {
     }
 
     /// The same disk under another name.
-    pub(crate) async fn renamed(&self, nqn: &str) -> Result<Self> {
+    pub async fn renamed(&self, nqn: &str) -> Result<Self> {
         run(self.rig, &format!("/disk set {} nvme-tcp-server-nqn=\"{nqn}\"", self.slot)).await?;
         Ok(Self { rig: self.rig, slot: self.slot.clone(), nqn: nqn.to_owned() })
     }
 
     /// Attaches it to a worker, and returns the device.
-    pub(crate) async fn connect(&self, worker: &Worker) -> Result<String> {
+    pub async fn connect(&self, worker: &Worker) -> Result<String> {
         let (nqn, host) = (&self.nqn, host_nqn(worker));
         let id = &host[host.len() - 36..];
         // Opened once for both directions: the answer comes from the descriptor that asked.
@@ -99,14 +110,16 @@ impl<'rig> Disk<'rig> {
         Ok(worker.sh(&find).await?.trim().to_owned())
     }
 
-    pub(crate) async fn disconnect(&self, worker: &Worker) -> Result<()> {
+    /// Ends a worker's connection.
+    pub async fn disconnect(&self, worker: &Worker) -> Result<()> {
         let connections = worker.nvme_connections().await?;
         let ours = connections.iter().find(|connection| connection.nqn == self.nqn);
         let controller = &ours.with_context(|| format!("{} is not connected", worker.name()))?.controller;
         worker.sh(&format!("echo 1 >/sys/class/nvme/{controller}/delete_controller")).await.map(drop)
     }
 
-    pub(crate) async fn remove(self) -> Result<()> {
+    /// Removes the disk, its subvolume and its image.
+    pub async fn remove(self) -> Result<()> {
         let slot = &self.slot;
         let line = format!("/disk remove {slot}; /disk/btrfs/subvolume remove [find name={slot}]");
         run(self.rig, &line).await.map(drop)
@@ -114,7 +127,7 @@ impl<'rig> Disk<'rig> {
 }
 
 /// Writes the worker's name to the beginning of a device; waits through a reconnect.
-pub(crate) async fn write(worker: &Worker, device: &str) -> Result<()> {
+pub async fn write(worker: &Worker, device: &str) -> Result<()> {
     let name = worker.name();
     worker
         .sh(&format!("printf {name} | dd of={device} conv=sync bs=4k oflag=direct status=none"))
@@ -123,25 +136,25 @@ pub(crate) async fn write(worker: &Worker, device: &str) -> Result<()> {
 }
 
 /// The text at the beginning of a device, read from the array and not from a cache.
-pub(crate) async fn beginning(worker: &Worker, device: &str) -> Result<String> {
+pub async fn beginning(worker: &Worker, device: &str) -> Result<String> {
     let read = format!("dd if={device} bs=4k count=1 iflag=direct status=none | tr -d '\\0'");
     Ok(worker.sh(&read).await?.trim().to_owned())
 }
 
 /// The states of a worker's controllers.
-pub(crate) async fn connections(worker: &Worker) -> Result<Vec<String>> {
+pub async fn connections(worker: &Worker) -> Result<Vec<String>> {
     let states = worker.sh("cat /sys/class/nvme/*/state").await?;
     Ok(states.lines().map(str::to_owned).collect())
 }
 
 /// Waits until a worker's only controller has lost its connection and tries to get it back.
-pub(crate) async fn shut_out(worker: &Worker) -> Result<()> {
+pub async fn shut_out(worker: &Worker) -> Result<()> {
     let wait = "until [ \"$(cat /sys/class/nvme/*/state)\" = connecting ]; do sleep 0.1; done";
     worker.sh(wait).await.map(drop).context("the controller does not lose its connection")
 }
 
 /// A worker's own host NQN, which ends in its host id.
-pub(crate) fn host_nqn(worker: &Worker) -> String {
+pub fn host_nqn(worker: &Worker) -> String {
     let number = &worker.name()[1..];
     format!("nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-00000000000{number}")
 }
