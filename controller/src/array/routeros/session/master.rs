@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 const SSH: &str = "/usr/bin/ssh";
 
 /// How much of what ssh says on standard error is kept.
-const LONGEST_COMPLAINT: u64 = 16 << 10;
+const LONGEST_COMPLAINT: usize = 16 << 10;
 
 /// Where an array's SSH service is, as whom to use it, and how to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Link {
 pub(super) struct Master {
     child: Child,
     stdout: ChildStdout,
-    stderr: ChildStderr,
+    complaint: Complaint<ChildStderr>,
     link: Arc<Link>,
 }
 
@@ -75,14 +75,19 @@ impl Master {
             distrusted: CancellationToken::new(),
             _directory: directory,
         };
-        Ok(Self { child, stdout, stderr, link: Arc::new(link) })
+        Ok(Self { child, stdout, complaint: Complaint::on(stderr), link: Arc::new(link) })
     }
 
     /// Until it is connected. An error is why it is not, in ssh's own words.
     pub(super) async fn connected(&mut self) -> Result<(), String> {
         // ssh runs its LocalCommand once it is authenticated and listens on the control socket; or it ends.
         let mut word = [0; 1];
-        match self.stdout.read(&mut word).await {
+        let read = tokio::select! {
+            read = self.stdout.read(&mut word) => read,
+            // It only ends with ssh, and so does standard output.
+            () = self.complaint.gather() => self.stdout.read(&mut word).await,
+        };
+        match read {
             Ok(1..) => Ok(()),
             Ok(0) | Err(_) => Err(self.ended().await),
         }
@@ -94,11 +99,8 @@ impl Master {
 
     /// Until the master has ended; why, in ssh's own words.
     pub(super) async fn ended(&mut self) -> String {
-        let mut complaint = Vec::new();
-        let mut stderr = (&mut self.stderr).take(LONGEST_COMPLAINT);
-        let (_, status) = tokio::join!(stderr.read_to_end(&mut complaint), self.child.wait());
-        let complaint = String::from_utf8_lossy(&complaint);
-        let said = last_lines(&complaint);
+        let ((), status) = tokio::join!(self.complaint.gather(), self.child.wait());
+        let said = last_lines(&String::from_utf8_lossy(&self.complaint.tail));
         match status {
             Ok(status) if said.is_empty() => format!("ssh ended without a word ({status})"),
             _ => said,
@@ -109,6 +111,27 @@ impl Master {
     pub(super) async fn kill(mut self) {
         if let Err(error) = self.child.kill().await {
             tracing::debug!(%error, "ssh was gone before it was killed");
+        }
+    }
+}
+
+/// What ssh says on standard error: read as long as it says something, lest it wait for a reader, and its end kept.
+struct Complaint<R> {
+    pipe: R,
+    tail: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Complaint<R> {
+    fn on(pipe: R) -> Self {
+        Self { pipe, tail: Vec::new() }
+    }
+
+    /// Until it ends. Left before that, nothing is lost.
+    async fn gather(&mut self) {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = self.pipe.read(&mut chunk).await {
+            self.tail.extend_from_slice(&chunk[..count]);
+            self.tail.drain(..self.tail.len().saturating_sub(LONGEST_COMPLAINT));
         }
     }
 }
@@ -194,6 +217,28 @@ mod tests {
              Host key verification failed."
         );
         assert_eq!(last_lines(""), "");
+    }
+
+    #[tokio::test]
+    async fn however_much_ssh_says_its_last_words_are_kept() {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut ssh, pipe) = tokio::io::duplex(1024);
+        let mut complaint = Complaint::on(pipe);
+        let says = async move {
+            for _ in 0..2000 {
+                ssh.write_all(&[b'x'; 99]).await.unwrap();
+                ssh.write_all(b"\n").await.unwrap();
+            }
+            ssh.write_all(b"Connection closed by array\n").await.unwrap();
+        };
+        let both = async { tokio::join!(says, complaint.gather()) };
+        tokio::time::timeout(std::time::Duration::from_secs(10), both)
+            .await
+            .expect("nobody waits for a reader");
+        assert_eq!(complaint.tail.len(), LONGEST_COMPLAINT);
+        assert!(
+            last_lines(&String::from_utf8_lossy(&complaint.tail)).ends_with("; Connection closed by array")
+        );
     }
 
     #[test]
