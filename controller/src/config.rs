@@ -21,7 +21,7 @@ use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one command may take. The array needs half a second; the sidecars give up after 10 to 60.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The CSI controller of rds-csi, for one MikroTik ROSE Data Server.
 #[derive(Debug, Parser)]

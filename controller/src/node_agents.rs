@@ -4,6 +4,7 @@
 pub mod fake;
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use rds_csi_api::node_agent::{self as wire, Connection, GetVolumeRequest};
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{NodeName, Nqn, VolumeId};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
 
 use crate::attachments::Testimony;
 
@@ -21,7 +23,7 @@ use crate::attachments::Testimony;
 const SERVER_NAME: &str = "rds-csi-node-agent";
 
 /// How long an agent may take. It only reads /proc and /sys; the attacher gives a detach 15 s by default.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Somebody who can say what a node has of a volume.
 pub trait Witness: Send + Sync + 'static {
@@ -136,11 +138,45 @@ async fn endpoint(authority: &str, credentials: &Credentials) -> Result<Endpoint
         .map_err(|source| Error::Unusable { authority: authority.into(), source })
 }
 
-/// One question over one connection. An error is what went wrong, for people.
-async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Result<Option<wire::Volume>, String> {
-    let channel = endpoint.connect().await.map_err(|error| told(&error))?;
-    let answer = NodeAgentClient::new(channel).get_volume(question).await;
-    Ok(answer.map_err(|status| told(&status))?.into_inner().volume)
+/// One question over one connection.
+async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Testimony {
+    let channel = match endpoint.connect().await {
+        Ok(channel) => channel,
+        Err(error) if is_of_tls(&error) => return Testimony::Unasked(told(&error)),
+        Err(error) => return Testimony::Silent(told(&error)),
+    };
+    match NodeAgentClient::new(channel).get_volume(question).await {
+        Ok(answer) => testimony(answer.into_inner().volume.as_ref()),
+        Err(status) => failed(&status),
+    }
+}
+
+/// What a call means that failed once somebody was connected. Who answers is alive, and a fence would cut off a node that
+/// may be healthy. Only a status with a source was made on this side: then the connection broke, as it does if the agent
+/// refuses our certificate. If the agent has died meanwhile, the next question is not even connected.
+fn failed(status: &Status) -> Testimony {
+    let broke = status.source().is_some();
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if !broke => {
+            Testimony::Silent(told(status))
+        }
+        _ => Testimony::Unasked(told(status)),
+    }
+}
+
+/// Whether TLS is why there is no connection: the machine is there, and one side does not trust the other.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 impl Witness for NodeAgents {
@@ -149,7 +185,9 @@ impl Witness for NodeAgents {
             Self::None => None,
             Self::At(addresses, credentials) => addresses.get(node).map(|authority| (authority, credentials)),
         };
+        // That is a fault of ours too, but to refuse would leave a dead node's volume with it for ever.
         let Some((authority, credentials)) = agent else {
+            tracing::warn!(%node, %volume, "no --node-agent names the node, so it counts as one that does not answer");
             return Testimony::Silent("no --node-agent is given for it".into());
         };
         let endpoint = match endpoint(authority, credentials).await {
@@ -158,8 +196,7 @@ impl Witness for NodeAgents {
         };
         let question = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
         match tokio::time::timeout(DEADLINE, ask(endpoint, question)).await {
-            Ok(Ok(volume)) => testimony(volume.as_ref()),
-            Ok(Err(reason)) => Testimony::Silent(reason),
+            Ok(testimony) => testimony,
             Err(_) => Testimony::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
         }
     }
@@ -250,6 +287,27 @@ mod tests {
         let held =
             wire::Volume { holders: vec![open], staging_path: "/stage".into(), ..volume(Connection::Live) };
         assert_eq!(use_of(&held), "process 4711 (postgres) has /data/base/1 open");
+    }
+
+    #[test]
+    fn who_answers_with_an_error_is_alive_and_nobody_to_shut_out() {
+        for code in (0..=16).map(Code::from).filter(|code| *code != Code::Ok) {
+            let silent = matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
+            match failed(&Status::new(code, "why")) {
+                Testimony::Silent(_) => assert!(silent, "{code:?}"),
+                Testimony::Unasked(why) => assert!(!silent && why.contains("why"), "{code:?}"),
+                other => panic!("{code:?}: {other:?}"),
+            }
+        }
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
+        assert!(matches!(failed(&broken), Testimony::Unasked(_)));
+    }
+
+    #[test]
+    fn a_fault_of_tls_is_found_beneath_what_wraps_it() {
+        let tls = std::io::Error::other(rustls::Error::DecryptError);
+        assert!(is_of_tls(&std::io::Error::other(tls)));
+        assert!(!is_of_tls(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
     }
 
     #[test]

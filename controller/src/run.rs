@@ -20,12 +20,16 @@ use tonic::transport::Server;
 
 use crate::array::routeros::RouterOs;
 use crate::attachments::store::InMemory;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
+use crate::node_agents;
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
 const GRACE: Duration = Duration::from_secs(25);
+
+// A call that asks a node and then gives the array one command ends within the grace, whatever hangs.
+const _: () = assert!(config::COMMAND_TIMEOUT.as_secs() + node_agents::DEADLINE.as_secs() < GRACE.as_secs());
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {

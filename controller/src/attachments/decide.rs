@@ -35,7 +35,7 @@ pub enum Testimony {
     InUse(String),
     /// It gave no usable answer, and why.
     Silent(String),
-    /// It could not be asked, by a fault of ours. That is nothing to shut a node out for.
+    /// It did not get to say, by a fault of ours or between us. That is nothing to shut a node out for.
     Unasked(String),
 }
 
@@ -114,9 +114,10 @@ pub enum Refusal {
         /// By what.
         what: String,
     },
-    /// The node was not asked.
+    /// The node did not get to say.
     #[error(
-        "node {node} was not asked whether it still uses the volume, since the controller could not ask: {why}"
+        "node {node} did not say whether it still uses the volume, and not because it is down, so it is not shut out \
+         ({why}): check the agent's log, and certificates and addresses on both sides"
     )]
     Unasked {
         /// The node.

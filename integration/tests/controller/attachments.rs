@@ -1,7 +1,7 @@
 //! Who may hold a volume, and how a node lets it go: by its own word, or shut out by the array.
 
 use rds_csi_api::{HostNqn, NodeName};
-use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
+use rds_csi_integration::certificates::{Authority, CONTROLLER, Identity, NODE_AGENT};
 use rds_csi_integration::simulator::FileDisk;
 use tonic::Code;
 
@@ -203,6 +203,7 @@ async fn a_program_that_was_started_again_lets_no_second_writer_in() {
     assert_admitted(&world, &["w1"]);
     world.unpublish(&volume, "w1").await.unwrap();
     assert_admitted(&world, &[]);
+    assert!(world.controller.log().contains("no --node-agent names the node"));
     world.publish(&volume, "w2", filesystem()).await.unwrap();
     world.unpublish(&volume, "w2").await.unwrap();
     world.delete(&volume.volume_id).await.unwrap();
@@ -227,19 +228,24 @@ async fn a_controller_that_cannot_ask_shuts_nobody_out() {
 }
 
 #[tokio::test]
-async fn an_agent_that_refuses_us_has_not_said_that_nothing_is_left() {
+async fn an_agent_that_does_not_trust_us_or_we_it_is_nobody_to_shut_out() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [ours, theirs] = folders.each_ref().map(|folder| Authority::new(folder.path()).unwrap());
-    // The agent trusts another authority than the one that signed the controller's certificate, and the other way round.
-    let agent = Agent::start(&theirs.issue(NODE_AGENT).unwrap());
-    let world = World::with(|settings| {
-        settings.fence = "none";
-        settings.agents = vec![("w1".into(), agent.address)];
-        settings.identity = Some(ours.issue(CONTROLLER).unwrap());
-    })
-    .await;
-    let volume = world.create(wanted("a", GIB)).await.unwrap();
-    world.publish(&volume, "w1", filesystem()).await.unwrap();
-    assert_refused(world.unpublish(&volume, "w1").await, Code::FailedPrecondition, "does not say otherwise");
-    world.end_with_leftovers().await;
+    let (foreign, own) = (theirs.issue(NODE_AGENT).unwrap(), ours.issue(NODE_AGENT).unwrap());
+    // It has a certificate of ours, and wants one of theirs.
+    let suspicious = Identity { authority: foreign.authority.clone(), ..own };
+    for identity in [foreign, suspicious] {
+        let agent = Agent::start(&identity);
+        let world = World::with(|settings| {
+            settings.agents = vec![("w1".into(), agent.address)];
+            settings.identity = Some(ours.issue(CONTROLLER).unwrap());
+        })
+        .await;
+        let volume = world.create(wanted("a", GIB)).await.unwrap();
+        world.publish(&volume, "w1", filesystem()).await.unwrap();
+        let refused = world.unpublish(&volume, "w1").await;
+        assert_refused(refused, Code::Unavailable, "did not say whether it still uses the volume");
+        assert_admitted(&world, &["w1"]);
+        world.end_with_leftovers().await;
+    }
 }
