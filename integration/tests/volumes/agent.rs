@@ -1,11 +1,12 @@
 //! What the node agent refuses, and what it tells.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rds_csi_api::csi;
 use rds_csi_api::node_agent::{GetVolumeRequest, ListVolumesRequest};
 use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
 use rds_csi_integration::driver::{Driver, Volume, block, filesystem};
 use rds_csi_integration::rig::Rig;
+use rds_csi_integration::rig::disk::Disk;
 use tonic::Code;
 
 use super::{MIB, expect_refusal};
@@ -37,6 +38,25 @@ pub(crate) async fn paths_outside_the_kubelet_directory_are_refused(rig: &Rig) -
             expect_refusal(refused, Code::InvalidArgument, &["target_path", target])?;
         }
         ensure!(!w1.run("test -e /etc/target").await?.succeeded(), "a target was made outside");
+        for staging in ["/etc/staging", "/var/lib/kubelet/../../etc/staging", "staging", ""] {
+            let stage = csi::NodeStageVolumeRequest {
+                volume_id: volume.id.clone(),
+                publish_context: pod.context.clone(),
+                staging_target_path: staging.into(),
+                volume_capability: Some(volume.capability.clone()),
+                volume_context: volume.context.clone(),
+                ..Default::default()
+            };
+            let refused = driver.node(w1).node_stage_volume(stage).await;
+            expect_refusal(refused, Code::InvalidArgument, &["staging_target_path", staging])?;
+            let unstage = csi::NodeUnstageVolumeRequest {
+                volume_id: volume.id.clone(),
+                staging_target_path: staging.into(),
+            };
+            let refused = driver.node(w1).node_unstage_volume(unstage).await;
+            expect_refusal(refused, Code::InvalidArgument, &["staging_target_path", staging])?;
+        }
+        ensure!(!w1.run("test -e /etc/staging").await?.succeeded(), "a staging path was made outside");
         w1.sh("rm /var/lib/kubelet/pods/elsewhere").await?;
         driver.detach(pod).await?;
         driver.delete(&volume).await?;
@@ -45,13 +65,22 @@ pub(crate) async fn paths_outside_the_kubelet_directory_are_refused(rig: &Rig) -
     .await
 }
 
-/// Nodes may mount their own system from the same array.
+/// Nodes may mount their own system from the same array. What they have of it stays, whatever the agent is told.
 pub(crate) async fn a_system_volume_is_never_touched(rig: &Rig) -> Result<()> {
     Driver::on(rig, async |driver| {
         let w1 = rig.worker("w1");
+        let system = "nqn.2000-02.com.mikrotik:nixos-var";
+        let disk = Disk::create(rig, "nixos-var", 32).await?;
+        disk.export("").await?;
+        disk.connect(w1).await?;
+        let untouched = async || {
+            let connections = w1.nvme_connections().await?;
+            let live = connections.iter().any(|nvme| nvme.nqn == system && nvme.state == "live");
+            ensure!(live, "the node lost its own volume: {connections:?}");
+            anyhow::Ok(())
+        };
         let volume = driver.create("beside-the-system", block(), 32 * MIB).await?;
         let pod = driver.attach(&volume, w1).await?;
-        let system = "nqn.2000-02.com.mikrotik:nixos-var";
         let mut lying = pod.clone();
         lying.context.insert("nqn".into(), system.into());
         lying.volume = Volume { id: "nixos-var".into(), ..lying.volume };
@@ -60,11 +89,21 @@ pub(crate) async fn a_system_volume_is_never_touched(rig: &Rig) -> Result<()> {
             Code::InvalidArgument,
             &[system, "nqn.2000-02.com.mikrotik:pvc-"],
         )?;
+        untouched().await?;
+        // Nothing was ever staged by that name, so there is nothing to do.
+        lying.unstage().await?;
+        untouched().await?;
+        w1.stop_agent().await?;
+        w1.start_agent(&[]).await?;
+        untouched().await?;
         let request = GetVolumeRequest { volume_id: "nixos-var".into(), nqn: system.into() };
         let refused = driver.node_agent(w1, driver.identity())?.get_volume(request).await;
         expect_refusal(refused, Code::InvalidArgument, &[system])?;
         driver.detach(pod).await?;
         driver.delete(&volume).await?;
+        untouched().await?;
+        disk.disconnect(w1).await?;
+        disk.remove().await?;
         Ok(())
     })
     .await
@@ -83,7 +122,11 @@ pub(crate) async fn only_the_controller_may_call_the_internal_api(rig: &Rig) -> 
         let strangers = Authority::new(&rig.directory().join("strangers"))?;
         let mut stranger = strangers.issue(CONTROLLER)?;
         stranger.authority.clone_from(&of_a_node.authority);
-        ensure!(driver.node_agent(w1, &stranger)?.list_volumes(list).await.is_err(), "a stranger was let in");
+        let Err(refused) = driver.node_agent(w1, &stranger)?.list_volumes(list).await else {
+            bail!("a stranger was let in")
+        };
+        // Not a word of the API is spoken: TLS itself refuses.
+        ensure!(refused.message() == "transport error", "{refused:?}");
         Ok(())
     })
     .await

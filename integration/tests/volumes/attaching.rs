@@ -52,8 +52,7 @@ pub(crate) async fn a_node_that_was_not_admitted_cannot_connect(rig: &Rig) -> Re
         let volume = driver.create("fenced", block(), 32 * MIB).await?;
         let pod = driver.attach(&volume, w1).await?;
         let intruder = Pod::new(w2, volume.clone(), pod.context.clone(), "intruder");
-        let refused = intruder.stage().await;
-        ensure!(refused.is_err(), "w2 was never admitted, and is connected");
+        expect_refusal(intruder.stage().await, Code::FailedPrecondition, &["refused the connection"])?;
         ensure!(w2.nvme_connections().await?.is_empty(), "the failed stage left a connection");
         intruder.unstage().await?;
         driver.detach(pod).await?;
