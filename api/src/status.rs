@@ -1,5 +1,7 @@
 //! The one place where failures become gRPC codes, for the codes are instructions to the sidecars and kubelet.
 
+use std::error::Error;
+
 use tonic::{Code, Status};
 
 use crate::failure::{Failure, Kind};
@@ -104,9 +106,9 @@ pub fn of(rpc: Rpc, failure: &dyn Failure) -> Status {
 }
 
 /// An error and its sources, joined by colons.
-pub fn chain(failure: &dyn Failure) -> String {
-    let mut text = failure.to_string();
-    let mut source = failure.source();
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
         text.push_str(&error.to_string());

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
 use rds_csi_api::node_agent::{self as wire, Connection, GetVolumeRequest};
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{NodeName, Nqn, VolumeId};
+use rds_csi_api::{NodeName, Nqn, VolumeId, status};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
@@ -142,8 +142,8 @@ async fn endpoint(authority: &str, credentials: &Credentials) -> Result<Endpoint
 async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Testimony {
     let channel = match endpoint.connect().await {
         Ok(channel) => channel,
-        Err(error) if is_of_tls(&error) => return Testimony::Unasked(told(&error)),
-        Err(error) => return Testimony::Silent(told(&error)),
+        Err(error) if is_of_tls(&error) => return Testimony::Unasked(status::chain(&error)),
+        Err(error) => return Testimony::Silent(status::chain(&error)),
     };
     match NodeAgentClient::new(channel).get_volume(question).await {
         Ok(answer) => testimony(answer.into_inner().volume.as_ref()),
@@ -158,9 +158,9 @@ fn failed(status: &Status) -> Testimony {
     let broke = status.source().is_some();
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if !broke => {
-            Testimony::Silent(told(status))
+            Testimony::Silent(status::chain(status))
         }
-        _ => Testimony::Unasked(told(status)),
+        _ => Testimony::Unasked(status::chain(status)),
     }
 }
 
@@ -192,7 +192,7 @@ impl Witness for NodeAgents {
         };
         let endpoint = match endpoint(authority, credentials).await {
             Ok(endpoint) => endpoint,
-            Err(error) => return Testimony::Unasked(told(&error)),
+            Err(error) => return Testimony::Unasked(status::chain(&error)),
         };
         let question = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
         match tokio::time::timeout(DEADLINE, ask(endpoint, question)).await {
@@ -234,17 +234,6 @@ fn holder(holder: &wire::Holder) -> String {
         wire::Use::BlockDevice => format!("the block device {path} is built on it"),
         wire::Use::Unspecified => format!("process {pid} ({command}) holds {path}"),
     }
-}
-
-/// An error with what lies beneath it: of a failed connection that is all that matters.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

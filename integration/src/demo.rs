@@ -35,15 +35,12 @@ pub async fn run() -> Result<()> {
 async fn tell(story: &mut Story, rig: &Rig) -> Result<()> {
     let driver = Driver::start(rig).await?;
     println!();
-    let told = async {
-        a_database_moves(story, &driver).await?;
-        one_writer_only(story, &driver).await?;
-        a_machine_migrates(story, &driver).await?;
-        a_process_holds_on(story, &driver).await?;
-        a_cable_is_pulled(story, &driver).await?;
-        nothing_is_left(story, &driver).await
-    };
-    told.await?;
+    a_database_moves(story, &driver).await?;
+    one_writer_only(story, &driver).await?;
+    a_machine_migrates(story, &driver).await?;
+    a_process_holds_on(story, &driver).await?;
+    a_cable_is_pulled(story, &driver).await?;
+    nothing_is_left(story, &driver).await?;
     driver.stop().await
 }
 

@@ -14,6 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::certificates::Identity;
 use crate::programs;
+use crate::rig::{MANAGED_NQN_PREFIX, USER};
 
 /// How long a controller may take to its first answer, on a machine that does ten things at once.
 const START: Duration = Duration::from_secs(30);
@@ -123,14 +124,14 @@ fn arguments(folder: &Path, settings: &Settings) -> Vec<String> {
         ("--csi-socket", path(&socket(folder))),
         ("--array-address", array.ip().to_string()),
         ("--array-port", array.port().to_string()),
-        ("--array-user", "rds-csi".into()),
+        ("--array-user", USER.into()),
         ("--array-key", path(key)),
         ("--array-known-hosts", path(known_hosts)),
         ("--pool", "storage-pool".into()),
         ("--nvme-address", portal.clone()),
         ("--fence", (*fence).into()),
         ("--cluster-id", "rig".into()),
-        ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:pvc-".into()),
+        ("--managed-nqn-prefix", MANAGED_NQN_PREFIX.into()),
         ("--admin-listen", "127.0.0.1:0".into()),
     ];
     arguments.extend(agents.iter().map(|(node, address)| ("--node-agent", format!("{node}={address}"))));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openssh::Stdio;
+use rds_csi_api::status;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -125,13 +126,13 @@ async fn exchange(link: &Link, command: &str) -> Result<String, Error> {
         Ok(_) | Err(openssh::Error::Remote(_)) => Ok(if answer.is_empty() { complaint } else { answer }),
         // The link broke, yet what was printed before may be the whole answer; the frame tells.
         Err(_) if !answer.is_empty() => Ok(answer),
-        Err(error) => Err(Error::Lost(chain(&error))),
+        Err(error) => Err(Error::Lost(status::chain(&error))),
     }
 }
 
 /// An array that opens no further session has not seen the command. After anything else that went wrong it may have.
 fn not_started(error: &openssh::Error) -> Error {
-    let text = chain(error);
+    let text = status::chain(error);
     if text.contains("refused the request") {
         Error::Unreachable(format!("the array opened no session: {text}"))
     } else {
@@ -148,14 +149,4 @@ async fn bounded(mut pipe: impl AsyncRead + Unpin) -> String {
         kept.extend_from_slice(&chunk[..count.min(room)]);
     }
     String::from_utf8_lossy(&kept).into_owned()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
