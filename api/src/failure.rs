@@ -19,6 +19,8 @@ pub enum Kind {
     InUse,
     /// Another operation on the same volume is still running: come again.
     Busy,
+    /// The listing that a token belongs to is not there any more: begin again.
+    Stale,
     /// No space is left.
     Full,
     /// Whoever is needed could not be reached, and nothing was begun: come again.
@@ -31,7 +33,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Invalid,
         Self::Forbidden,
         Self::OutOfRange,
@@ -40,6 +42,7 @@ impl Kind {
         Self::Refused,
         Self::InUse,
         Self::Busy,
+        Self::Stale,
         Self::Full,
         Self::Unreachable,
         Self::Unsure,

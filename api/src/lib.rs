@@ -28,7 +28,7 @@ pub use nqn::{ManagedPrefix, Nqn};
 pub use reconnect::{CtrlLoss, ReconnectPolicy};
 pub use status::Rpc;
 pub use trace::TraceParent;
-pub use volume_id::{VolumeId, VolumeName};
+pub use volume_id::{BackendName, SnapshotId, SnapshotName, VolumeId, VolumeName};
 
 /// The name under which the driver is known to Kubernetes. `StorageClass`es and PVs of existing clusters carry it.
 pub const DRIVER_NAME: &str = "rds.csi.srvlab.io";

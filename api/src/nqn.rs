@@ -18,7 +18,7 @@ text_newtype!(Nqn);
 impl Nqn {
     /// The NQN a new volume is exported under.
     pub fn of_volume(volume: &VolumeId) -> Self {
-        Self(format!("{VOLUME_NQN_PREFIX}{volume}"))
+        Self(format!("{VOLUME_NQN_PREFIX}{}", volume.slot()))
     }
 }
 
@@ -56,7 +56,12 @@ impl ManagedPrefix {
         nqn.0.starts_with(&self.0)
     }
 
-    /// The volume that the driver exports under this NQN; none if it is not the driver's.
+    /// Whether this is a name that the volume is exported under. Two backends never have the same slot.
+    pub fn is_of(&self, nqn: &Nqn, volume: &VolumeId) -> bool {
+        self.volume(nqn).is_some_and(|named| named.slot() == volume.slot())
+    }
+
+    /// The volume that the driver exports under this NQN, which does not tell its backend; none if it is not the driver's.
     pub fn volume(&self, nqn: &Nqn) -> Option<VolumeId> {
         if !self.covers(nqn) {
             return None;

@@ -15,10 +15,21 @@ pub enum Rpc {
     ControllerPublishVolume,
     ControllerUnpublishVolume,
     ValidateVolumeCapabilities,
+    ListVolumes,
+    ControllerGetVolume,
+    GetCapacity,
+    CreateSnapshot,
+    DeleteSnapshot,
+    ListSnapshots,
+    GetSnapshot,
+    ControllerExpandVolume,
+    ControllerModifyVolume,
     NodeStageVolume,
     NodeUnstageVolume,
     NodePublishVolume,
     NodeUnpublishVolume,
+    NodeExpandVolume,
+    NodeGetVolumeStats,
     NodeGetInfo,
     AgentListVolumes,
     AgentGetVolume,
@@ -26,16 +37,27 @@ pub enum Rpc {
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 23] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
         Self::ControllerUnpublishVolume,
         Self::ValidateVolumeCapabilities,
+        Self::ListVolumes,
+        Self::ControllerGetVolume,
+        Self::GetCapacity,
+        Self::CreateSnapshot,
+        Self::DeleteSnapshot,
+        Self::ListSnapshots,
+        Self::GetSnapshot,
+        Self::ControllerExpandVolume,
+        Self::ControllerModifyVolume,
         Self::NodeStageVolume,
         Self::NodeUnstageVolume,
         Self::NodePublishVolume,
         Self::NodeUnpublishVolume,
+        Self::NodeExpandVolume,
+        Self::NodeGetVolumeStats,
         Self::NodeGetInfo,
         Self::AgentListVolumes,
         Self::AgentGetVolume,
@@ -46,6 +68,12 @@ impl Rpc {
         matches!(
             self,
             Self::ValidateVolumeCapabilities
+                | Self::ListVolumes
+                | Self::ControllerGetVolume
+                | Self::GetCapacity
+                | Self::ListSnapshots
+                | Self::GetSnapshot
+                | Self::NodeGetVolumeStats
                 | Self::NodeGetInfo
                 | Self::AgentListVolumes
                 | Self::AgentGetVolume
@@ -63,10 +91,21 @@ impl Rpc {
             Self::ControllerPublishVolume => (CONTROLLER, "ControllerPublishVolume"),
             Self::ControllerUnpublishVolume => (CONTROLLER, "ControllerUnpublishVolume"),
             Self::ValidateVolumeCapabilities => (CONTROLLER, "ValidateVolumeCapabilities"),
+            Self::ListVolumes => (CONTROLLER, "ListVolumes"),
+            Self::ControllerGetVolume => (CONTROLLER, "ControllerGetVolume"),
+            Self::GetCapacity => (CONTROLLER, "GetCapacity"),
+            Self::CreateSnapshot => (CONTROLLER, "CreateSnapshot"),
+            Self::DeleteSnapshot => (CONTROLLER, "DeleteSnapshot"),
+            Self::ListSnapshots => (CONTROLLER, "ListSnapshots"),
+            Self::GetSnapshot => (CONTROLLER, "GetSnapshot"),
+            Self::ControllerExpandVolume => (CONTROLLER, "ControllerExpandVolume"),
+            Self::ControllerModifyVolume => (CONTROLLER, "ControllerModifyVolume"),
             Self::NodeStageVolume => (NODE, "NodeStageVolume"),
             Self::NodeUnstageVolume => (NODE, "NodeUnstageVolume"),
             Self::NodePublishVolume => (NODE, "NodePublishVolume"),
             Self::NodeUnpublishVolume => (NODE, "NodeUnpublishVolume"),
+            Self::NodeExpandVolume => (NODE, "NodeExpandVolume"),
+            Self::NodeGetVolumeStats => (NODE, "NodeGetVolumeStats"),
             Self::NodeGetInfo => (NODE, "NodeGetInfo"),
             Self::AgentListVolumes => (AGENT, "ListVolumes"),
             Self::AgentGetVolume => (AGENT, "GetVolume"),
@@ -88,12 +127,17 @@ pub const fn code(rpc: Rpc, kind: Kind) -> Code {
         (Kind::Missing, _) => Code::NotFound,
         (Kind::Conflict, _) => Code::AlreadyExists,
         (Kind::Refused | Kind::InUse, _) => Code::FailedPrecondition,
-        (Kind::Busy, _) => Code::Aborted,
+        // CSI wants ABORTED for a listing's token that is not valid any more.
+        (Kind::Busy | Kind::Stale, _) => Code::Aborted,
         (Kind::Full, _) => Code::ResourceExhausted,
         // On a node the operation itself goes on, and holds its volume; on the array only the answer was lost.
         (
             Kind::Unsure,
-            Rpc::NodeStageVolume | Rpc::NodeUnstageVolume | Rpc::NodePublishVolume | Rpc::NodeUnpublishVolume,
+            Rpc::NodeStageVolume
+            | Rpc::NodeUnstageVolume
+            | Rpc::NodePublishVolume
+            | Rpc::NodeUnpublishVolume
+            | Rpc::NodeExpandVolume,
         ) => Code::DeadlineExceeded,
         (Kind::Unreachable | Kind::Unsure, _) => Code::Unavailable,
         (Kind::Bug, _) => Code::Internal,
@@ -150,7 +194,7 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(
                 waits(kind),
-                matches!(kind, Kind::Unsure | Kind::Unreachable | Kind::Busy),
+                matches!(kind, Kind::Unsure | Kind::Unreachable | Kind::Busy | Kind::Stale),
                 "{kind:?}"
             );
         }

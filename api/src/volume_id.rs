@@ -1,4 +1,5 @@
 //! The identity of a volume: its CSI name, and the id made from it, which is the slot and the subvolume on the array.
+//! Snapshots have theirs in the same way.
 
 use std::str::FromStr;
 
@@ -31,9 +32,33 @@ impl FromStr for VolumeName {
     }
 }
 
-/// A volume's id in Kubernetes, and its slot and subvolume name on the array.
+/// The name of one array among several (`backend` in the configuration and in a StorageClass): 1 to 24 lower-case letters,
+/// digits and `-`, a letter first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName(String);
+
+text_newtype!(BackendName);
+
+impl FromStr for BackendName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let valid = (1..=24).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            let rule = "give 1 to 24 lower-case letters, digits or '-', a letter first";
+            Err(Malformed::new("backend", text, rule))
+        }
+    }
+}
+
+/// A volume's id in Kubernetes: its slot, which is its subvolume's name too, and before it `<backend>/` if it is not on the
+/// default backend.
 ///
-/// The alphabet is closed, since an id becomes part of RouterOS scripts, paths and NQNs: a letter or digit first, then
+/// The slot's alphabet is closed, since it becomes part of RouterOS scripts, paths and NQNs: a letter or digit first, then
 /// letters, digits, `.`, `_` and `-`, without `..`; 63 characters at most.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(String);
@@ -41,16 +66,30 @@ pub struct VolumeId(String);
 text_newtype!(VolumeId);
 
 impl VolumeId {
-    /// The id of a new volume: a pure function of its name, 30 characters, since RouterOS 7.24 was seen to refuse slots of
-    /// more than 32. The provisioner's `pvc-<uuid>` keeps its UUID; any other name is hashed into one.
-    pub fn for_name(name: &VolumeName) -> Self {
-        let uuid = name
-            .as_str()
-            .strip_prefix("pvc-")
-            // Only the canonical form: two spellings of one UUID are two names, and must not become one volume.
-            .and_then(|text| Uuid::from_str(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text))
-            .unwrap_or_else(|| Uuid::new_v5(&NAMES, name.as_str().as_bytes()));
-        Self(format!("pvc-{}", base32(uuid)))
+    /// The id of a new volume: a pure function of its backend and its name. Its slot has 30 characters, since RouterOS 7.24
+    /// was seen to refuse more than 32. On the default backend the provisioner's `pvc-<uuid>` keeps its UUID; any other name
+    /// is hashed into one, together with its backend, so that two arrays never export the same NQN.
+    pub fn for_name(backend: Option<&BackendName>, name: &VolumeName) -> Self {
+        Self(identify(backend, "pvc-", name.as_str()))
+    }
+
+    /// The volume in this slot of a backend.
+    pub fn in_slot(backend: Option<&BackendName>, slot: &str) -> Result<Self, Malformed> {
+        match backend {
+            None if slot.contains('/') => Err(malformed("volume id", slot)),
+            None => slot.parse(),
+            Some(backend) => format!("{backend}/{slot}").parse(),
+        }
+    }
+
+    /// The array that it is on; none for the default one.
+    pub fn backend(&self) -> Option<BackendName> {
+        backend_of(&self.0)
+    }
+
+    /// Its slot on that array.
+    pub fn slot(&self) -> &str {
+        last_part(&self.0)
     }
 }
 
@@ -58,21 +97,115 @@ impl FromStr for VolumeId {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let valid = (1..=63).contains(&text.len())
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.chars().all(alphabet)
-            && !text.contains("..");
+        if is_id(text, "") { Ok(Self(text.into())) } else { Err(malformed("volume id", text)) }
+    }
+}
+
+/// What the snapshotter calls a snapshot (`CreateSnapshotRequest.name`): 1 to 128 bytes, no control characters (CSI 1.13).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotName(String);
+
+text_newtype!(SnapshotName);
+
+impl FromStr for SnapshotName {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let valid = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
         if valid {
             Ok(Self(text.into()))
         } else {
-            Err(Malformed::new(
-                "volume id",
-                text,
-                "use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit and without '..'",
-            ))
+            Err(Malformed::new("snapshot name", text, "give 1 to 128 bytes without control characters"))
         }
     }
+}
+
+/// A snapshot's id: `snap-…`, with `<backend>/` before it if it is not on the default backend. Its alphabet is a volume id's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SnapshotId(String);
+
+text_newtype!(SnapshotId);
+
+impl SnapshotId {
+    /// What every snapshot's slot begins with.
+    pub const PREFIX: &str = "snap-";
+
+    /// The id of a new snapshot: a pure function of its backend and its name, as a volume's.
+    pub fn for_name(backend: Option<&BackendName>, name: &SnapshotName) -> Self {
+        let name = name.as_str();
+        // The snapshotter's `snapshot-<uuid>` keeps its UUID.
+        let name = name.strip_prefix("snapshot-").map_or_else(|| name.into(), |uuid| format!("snap-{uuid}"));
+        Self(identify(backend, Self::PREFIX, &name))
+    }
+
+    /// The snapshot of this name on a backend.
+    pub fn in_slot(backend: Option<&BackendName>, slot: &str) -> Result<Self, Malformed> {
+        match backend {
+            None if slot.contains('/') => Err(malformed("snapshot id", slot)),
+            None => slot.parse(),
+            Some(backend) => format!("{backend}/{slot}").parse(),
+        }
+    }
+
+    /// The array that it is on; none for the default one.
+    pub fn backend(&self) -> Option<BackendName> {
+        backend_of(&self.0)
+    }
+
+    /// Its name on that array.
+    pub fn slot(&self) -> &str {
+        last_part(&self.0)
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if is_id(text, Self::PREFIX) { Ok(Self(text.into())) } else { Err(malformed("snapshot id", text)) }
+    }
+}
+
+fn malformed(what: &'static str, text: &str) -> Malformed {
+    let rule = "use 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit (a snapshot's with 'snap-') and \
+                without '..'; before it, the backend and a '/' if it is not the default one";
+    Malformed::new(what, text, rule)
+}
+
+fn is_id(text: &str, prefix: &str) -> bool {
+    let (backend, slot) = match text.split_once('/') {
+        Some((backend, slot)) => (Some(backend), slot),
+        None => (None, text),
+    };
+    let alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    backend.is_none_or(|backend| backend.parse::<BackendName>().is_ok())
+        && (1..=63).contains(&slot.len())
+        && slot.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && slot.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || !rest.is_empty())
+        && slot.chars().all(alphabet)
+        && !slot.contains("..")
+}
+
+fn backend_of(id: &str) -> Option<BackendName> {
+    id.split_once('/').map(|(backend, _)| BackendName(backend.into()))
+}
+
+fn last_part(id: &str) -> &str {
+    id.split_once('/').map_or(id, |(_, slot)| slot)
+}
+
+/// `<prefix><26 characters>`, and the backend before it.
+fn identify(backend: Option<&BackendName>, prefix: &str, name: &str) -> String {
+    let Some(backend) = backend else {
+        let uuid = name
+            .strip_prefix(prefix)
+            // Only the canonical form: two spellings of one UUID are two names, and must not become one volume.
+            .and_then(|text| Uuid::from_str(text).ok().filter(|uuid| uuid.hyphenated().to_string() == text))
+            .unwrap_or_else(|| Uuid::new_v5(&NAMES, name.as_bytes()));
+        return format!("{prefix}{}", base32(uuid));
+    };
+    let uuid = Uuid::new_v5(&NAMES, format!("{backend}/{name}").as_bytes());
+    format!("{backend}/{prefix}{}", base32(uuid))
 }
 
 /// 128 bits as 26 characters, the most significant first; the last character carries three of them.
@@ -94,7 +227,7 @@ mod tests {
     use super::*;
 
     fn id(name: &str) -> String {
-        VolumeId::for_name(&name.parse().unwrap()).to_string()
+        VolumeId::for_name(None, &name.parse().unwrap()).to_string()
     }
 
     #[test]
@@ -117,11 +250,54 @@ mod tests {
 
     #[test]
     fn an_id_cannot_leave_its_place() {
-        for text in
-            ["", "../x", "a/b", "a b", "-a", ".a", "a..b", "a;b", "a\"b", "a$b", "ä", "a\n", &"x".repeat(64)]
-        {
+        for text in [
+            "",
+            "../x",
+            "A/b",
+            "/b",
+            "a/",
+            "a/b/c",
+            "a b",
+            "-a",
+            ".a",
+            "a..b",
+            "a;b",
+            "a\"b",
+            "a$b",
+            "ä",
+            "a\n",
+            &"x".repeat(64),
+        ] {
             let error = text.parse::<VolumeId>().unwrap_err().to_string();
             assert!(error.contains("volume id") && error.contains("use 1 to 63"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_id_names_its_backend_unless_that_is_the_default() {
+        let backend: BackendName = "rack-2".parse().unwrap();
+        let name = "pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
+        let elsewhere = VolumeId::for_name(Some(&backend), &name);
+        assert_eq!((elsewhere.backend(), elsewhere.slot().len()), (Some(backend.clone()), 30));
+        assert!(
+            elsewhere.as_str().starts_with("rack-2/pvc-")
+                && elsewhere.as_str().parse() == Ok(elsewhere.clone())
+        );
+        let here = VolumeId::for_name(None, &name);
+        assert_eq!((here.backend(), here.slot()), (None, here.as_str()));
+        assert_ne!(here.slot(), elsewhere.slot(), "two arrays would export one NQN");
+        assert_eq!(VolumeId::in_slot(Some(&backend), elsewhere.slot()), Ok(elsewhere));
+        assert!(VolumeId::in_slot(None, "a/pvc-b").is_err());
+    }
+
+    #[test]
+    fn a_snapshot_is_told_from_a_volume_by_its_id() {
+        let id =
+            SnapshotId::for_name(None, &"snapshot-123e4567-e89b-12d3-a456-426614174000".parse().unwrap());
+        assert_eq!(id.as_str(), "snap-ci7ekz7itmjnhjcwijtbif2aaa");
+        assert_eq!(id.as_str().parse(), Ok(id));
+        for text in ["", "snap-", "pvc-a", "a/pvc-b", "snap-a/b", "snap-a b"] {
+            assert!(text.parse::<SnapshotId>().unwrap_err().to_string().contains("snapshot id"), "{text:?}");
         }
     }
 

@@ -108,7 +108,7 @@ pub async fn create(
     let Request { name, range, capabilities, parameters } = request;
     let Parameters { portal, volume_path, reconnect, migration_timeout, label } = parameters;
     let wanted = Wanted {
-        id: VolumeId::for_name(&name),
+        id: VolumeId::for_name(None, &name),
         size: size(range, smallest(&capabilities))?,
         port: portal.port,
         // Behind a fence nobody may connect before the volume is published.

@@ -240,7 +240,7 @@ impl ManagedNqn {
     /// Only of this volume, so that no call on one volume reaches another one's device.
     pub fn of_volume(prefix: &ManagedPrefix, nqn: Nqn, volume: &VolumeId) -> Result<Self, NotManaged> {
         let managed = Self::new(prefix, nqn)?;
-        if prefix.volume(&managed.0).as_ref() == Some(volume) {
+        if prefix.is_of(&managed.0, volume) {
             Ok(managed)
         } else {
             Err(NotManaged::OtherVolume { nqn: managed.0, volume: volume.clone() })

@@ -27,11 +27,7 @@ pub struct Volumes<H> {
 impl<H: Host> Volumes<H> {
     /// The volume's subsystems that the kernel knows, recorded or not.
     pub fn connections(&self, volume: &VolumeId) -> Result<Vec<ManagedNqn>, Error> {
-        let ours = self
-            .host
-            .subsystems()?
-            .into_iter()
-            .filter(|nqn| self.prefix.volume(nqn).as_ref() == Some(volume));
+        let ours = self.host.subsystems()?.into_iter().filter(|nqn| self.prefix.is_of(nqn, volume));
         Ok(ours.filter_map(|nqn| ManagedNqn::new(&self.prefix, nqn).ok()).collect())
     }
 

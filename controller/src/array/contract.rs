@@ -30,7 +30,7 @@ pub async fn every_clause(array: &impl Array) {
 
 fn id(name: &str) -> VolumeId {
     let name: VolumeName = name.parse().expect("the suite's names are valid");
-    VolumeId::for_name(&name)
+    VolumeId::for_name(None, &name)
 }
 
 fn wanted(name: &str, size: Bytes) -> Wanted {

@@ -73,7 +73,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
             Ok(request) => request,
             Err(error) => return self.refuse(Rpc::CreateVolume, error).await,
         };
-        let id = VolumeId::for_name(&request.name);
+        let id = VolumeId::for_name(None, &request.name);
         let work = async move {
             create(&driver.array, driver.fence, &driver.array_address, request).await.map(created)
         };

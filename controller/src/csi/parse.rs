@@ -70,7 +70,7 @@ pub(super) fn create(
         return Err(Error::Unsupported { field: "mutable_parameters", fix });
     }
     let name = request.name.parse()?;
-    managed(VolumeId::for_name(&name), prefix)?;
+    managed(VolumeId::for_name(None, &name), prefix)?;
     Ok(create::Request {
         name,
         range: range(request.capacity_range)?,

@@ -154,9 +154,9 @@ impl Records {
         }
     }
 
-    /// A volume id is a file name by its alphabet.
+    /// A volume id is a file name by its alphabet, but for the slash behind its backend.
     fn path(&self, volume: &VolumeId) -> PathBuf {
-        self.0.join(format!("{volume}.json"))
+        self.0.join(format!("{}.json", volume.as_str().replace('/', "@")))
     }
 
     fn sync(&self) -> io::Result<()> {
