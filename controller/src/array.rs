@@ -14,11 +14,12 @@ pub mod routeros;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
+use std::time::SystemTime;
 
-use rds_csi_api::{Bytes, HostNqn, Nqn, VolumeId};
+use rds_csi_api::{Bytes, HostNqn, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 
-pub use error::Error;
-pub use names::{ClusterId, KubeName, Label, Pool};
+pub use error::{Error, Subject};
+pub use names::{ClusterId, Digest, KubeName, Label, Pool};
 
 /// A storage array. Every operation may be repeated: it observes first, and does what is left to do.
 pub trait Array: Send + Sync + 'static {
@@ -31,6 +32,16 @@ pub trait Array: Send + Sync + 'static {
     /// Removes the volume and its data. One that is not there is removed already; one that is not ours is
     /// [`Error::Foreign`], one that hosts are let into by name is [`Error::Strangers`].
     fn delete(&self, id: &VolumeId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The volume, at least so large from now on. It is never made smaller.
+    fn expand(&self, id: &VolumeId, to: Bytes) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// The volume, to be connected to in this way from its next publish on.
+    fn modify(
+        &self,
+        id: &VolumeId,
+        reconnect: &ReconnectPolicy,
+    ) -> impl Future<Output = Result<Volume, Error>> + Send;
 
     /// Lets these hosts in. [`Error::Strangers`] if another one is let in by name already, whatever anybody's records say;
     /// [`Error::Open`] if every host is let in, and now only some are to be.
@@ -52,6 +63,22 @@ pub trait Array: Send + Sync + 'static {
         before: &Export,
         after: &Export,
     ) -> impl Future<Output = Result<Volume, Error>> + Send;
+
+    /// The snapshot, taken if it is not there: atomic, and of what the volume holds at that moment. One that is there of
+    /// another volume is [`Error::Conflict`]; a volume in a flat file is [`Error::Flat`].
+    fn take_snapshot(&self, wanted: &WantedSnapshot) -> impl Future<Output = Result<Snapshot, Error>> + Send;
+
+    /// The snapshot as it is. [`Error::MissingSnapshot`] if the array says that it has none.
+    fn snapshot(&self, id: &SnapshotId) -> impl Future<Output = Result<Snapshot, Error>> + Send;
+
+    /// Removes the snapshot. One that is not there is removed already. Volumes that were made of it live on.
+    fn delete_snapshot(&self, id: &SnapshotId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Everything in the pool that is, or may be, this cluster's.
+    fn inventory(&self) -> impl Future<Output = Result<Inventory, Error>> + Send;
+
+    /// How much room there is.
+    fn capacity(&self) -> impl Future<Output = Result<Capacity, Error>> + Send;
 }
 
 /// A volume to be made.
@@ -59,14 +86,41 @@ pub trait Array: Send + Sync + 'static {
 pub struct Wanted {
     /// Its id: slot and subvolume.
     pub id: VolumeId,
-    /// Its exact size.
-    pub size: Bytes,
+    /// What it holds to begin with, and how large it is.
+    pub content: Content,
     /// The TCP port of its export.
     pub port: u16,
     /// Who may connect to begin with.
     pub export: Export,
+    /// What else it was asked for with. A repeat with another one is [`Error::Conflict`].
+    pub parameters: Digest,
     /// What a person at the array is told about it.
     pub label: Label,
+}
+
+/// What a new volume holds, and how large it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing, in exactly so many bytes.
+    Empty(Bytes),
+    /// What its source holds.
+    CopyOf {
+        /// The source, on the same array.
+        source: Source,
+        /// At least so large, and at least as large as the source; as large as that if nothing is said.
+        least: Option<Bytes>,
+        /// Not larger: [`Error::SourceTooLarge`] if the source is.
+        most: Option<Bytes>,
+    },
+}
+
+/// What a volume was made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A snapshot, restored.
+    Snapshot(SnapshotId),
+    /// Another volume, cloned.
+    Volume(VolumeId),
 }
 
 /// A volume as the array has it.
@@ -82,6 +136,96 @@ pub struct Volume {
     pub port: u16,
     /// Who may connect.
     pub export: Export,
+    /// What it was made of.
+    pub source: Option<Source>,
+    /// How it is to be connected to, if that was changed since it was made.
+    pub reconnect: Option<ReconnectPolicy>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// How it lies on the array.
+    pub layout: Layout,
+    /// Whether the array still has all of it.
+    pub soundness: Soundness,
+}
+
+/// Whose something on the array is. Another cluster's is never seen here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It carries this cluster's id.
+    ThisCluster,
+    /// It carries none: made by the Go driver, or by hand.
+    Nobody,
+}
+
+/// How a volume lies on the array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// As an image in a subvolume of its own.
+    Subvolume,
+    /// As a flat file, made by the Go driver: it can be neither snapshotted nor cloned.
+    FlatFile,
+}
+
+/// Whether the array still has all of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Soundness {
+    /// As far as the array tells.
+    Sound,
+    /// It is damaged, and how.
+    Damaged(String),
+}
+
+/// A snapshot to be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Of which volume.
+    pub source: VolumeId,
+    /// What is kept as its time if it is taken now.
+    pub now: SystemTime,
+}
+
+/// A snapshot as the array has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The volume it was taken of, which may be gone.
+    pub source: VolumeId,
+    /// The size of that volume's disk at that time.
+    pub size: Bytes,
+    /// When it was taken, to the second.
+    pub taken: SystemTime,
+}
+
+/// Everything in the pool that is, or may be, this cluster's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Its volumes, and those that carry no owner, by id.
+    pub volumes: Vec<Volume>,
+    /// Its snapshots, by id.
+    pub snapshots: Vec<Snapshot>,
+    /// Subvolumes and files that look like a volume's or a snapshot's, and have no disk, or cannot be read as one.
+    pub strays: Vec<Stray>,
+}
+
+/// Something that looks like a part of a volume, and belongs to none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name on the array: a subvolume, or a file with its path.
+    pub name: String,
+    /// What is odd about it, for people.
+    pub why: String,
+}
+
+/// How much room an array has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Of the whole pool.
+    pub size: Bytes,
+    /// Not used yet. Image files are sparse, so more than that may be promised already.
+    pub free: Bytes,
 }
 
 /// Who may connect to a volume.

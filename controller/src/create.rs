@@ -4,7 +4,7 @@
 
 use rds_csi_api::{Access, Bytes, Capability, Failure, FsType, Kind, VolumeContext, VolumeId, VolumeName};
 
-use crate::array::{self, Array, Export, Volume, Wanted};
+use crate::array::{self, Array, Content, Digest, Export, Volume, Wanted};
 use crate::attachments::Fence;
 use crate::parameters::Parameters;
 
@@ -109,13 +109,14 @@ pub async fn create(
     let Parameters { portal, volume_path, reconnect, migration_timeout, label } = parameters;
     let wanted = Wanted {
         id: VolumeId::for_name(None, &name),
-        size: size(range, smallest(&capabilities))?,
+        content: Content::Empty(size(range, smallest(&capabilities))?),
         port: portal.port,
         // Behind a fence nobody may connect before the volume is published.
         export: match fence {
             Fence::Acl => Export::Off,
             Fence::None => Export::AnyHost,
         },
+        parameters: Digest::of([]),
         label,
     };
     let volume = array.create(&wanted).await?;

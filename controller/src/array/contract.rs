@@ -4,7 +4,7 @@
 
 use rds_csi_api::{Bytes, HostNqn, NodeName, Nqn, VolumeId, VolumeName};
 
-use super::{Array, Error, Export, Label, Volume, Wanted};
+use super::{Array, Content, Digest, Error, Export, Label, Layout, Owner, Soundness, Volume, Wanted};
 
 /// Sizes that something once rounded: to `1T`, to GiB, to a float, to nothing.
 const SIZES: [Bytes; 4] = [
@@ -34,7 +34,9 @@ fn id(name: &str) -> VolumeId {
 }
 
 fn wanted(name: &str, size: Bytes) -> Wanted {
-    Wanted { id: id(name), size, port: 4420, export: Export::Off, label: Label::default() }
+    let (id, content) = (id(name), Content::Empty(size));
+    let (parameters, label) = (Digest::of([("kind", "contract")]), Label::default());
+    Wanted { id, content, port: 4420, export: Export::Off, parameters, label }
 }
 
 fn hosts(names: &[&str]) -> Export {
@@ -59,8 +61,18 @@ async fn a_volume_is_as_it_was_asked_for(array: &impl Array) {
     for size in SIZES {
         for export in [Export::Off, Export::AnyHost, hosts(&["w1", "w2"])] {
             let wanted = Wanted { export: export.clone(), ..wanted("contract exact", size) };
-            let expected =
-                Volume { nqn: Nqn::of_volume(&wanted.id), id: wanted.id.clone(), size, port: 4420, export };
+            let expected = Volume {
+                nqn: Nqn::of_volume(&wanted.id),
+                id: wanted.id.clone(),
+                size,
+                port: 4420,
+                export,
+                source: None,
+                reconnect: None,
+                owner: Owner::ThisCluster,
+                layout: Layout::Subvolume,
+                soundness: Soundness::Sound,
+            };
             assert_eq!(made(array, &wanted).await, expected);
             assert_eq!(array.volume(&wanted.id).await.as_ref(), Ok(&expected));
             removed(array, &wanted.id).await;
@@ -82,8 +94,8 @@ async fn a_create_that_differs_is_a_conflict_and_changes_nothing(array: &impl Ar
     let wanted = wanted("contract conflict", Bytes::gib(1));
     let first = made(array, &wanted).await;
     for other in [
-        Wanted { size: Bytes::gib(2), ..wanted.clone() },
-        Wanted { size: Bytes::new((1 << 30) - 4096), ..wanted.clone() },
+        Wanted { content: Content::Empty(Bytes::gib(2)), ..wanted.clone() },
+        Wanted { content: Content::Empty(Bytes::new((1 << 30) - 4096)), ..wanted.clone() },
         Wanted { port: 4421, ..wanted.clone() },
     ] {
         let refused = array.create(&other).await;

@@ -1,10 +1,41 @@
 //! Why the array did not do what it was asked.
 
+use std::fmt;
 use std::time::Duration;
 
-use rds_csi_api::{Failure, Kind, VolumeId};
+use rds_csi_api::{Bytes, Failure, Kind, SnapshotId, VolumeId};
 
 use super::Export;
+
+/// What an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// A volume.
+    Volume(VolumeId),
+    /// A snapshot.
+    Snapshot(SnapshotId),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(id) => write!(f, "volume {id}"),
+            Self::Snapshot(id) => write!(f, "snapshot {id}"),
+        }
+    }
+}
+
+impl From<&VolumeId> for Subject {
+    fn from(id: &VolumeId) -> Self {
+        Self::Volume(id.clone())
+    }
+}
+
+impl From<&SnapshotId> for Subject {
+    fn from(id: &SnapshotId) -> Self {
+        Self::Snapshot(id.clone())
+    }
+}
 
 /// Why the array did not do what it was asked. Texts of the array are kept as they came, bounded in length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,14 +43,17 @@ pub enum Error {
     /// The array answered, and has no such volume.
     #[error("volume {0} does not exist on the array")]
     Missing(VolumeId),
-    /// The volume is there and differs from the one asked for.
+    /// The array answered, and has no such snapshot.
+    #[error("snapshot {0} does not exist on the array")]
+    MissingSnapshot(SnapshotId),
+    /// It is there and differs from what was asked for.
     #[error(
-        "volume {id} exists on the array with {what} {found}, not {wanted}: \
+        "{subject} exists on the array with {what} {found}, not {wanted}: \
          delete it, or ask for it as it is or under another name"
     )]
     Conflict {
-        /// Which volume.
-        id: VolumeId,
+        /// Which one.
+        subject: Subject,
         /// Which of its properties.
         what: &'static str,
         /// As the array has it.
@@ -29,12 +63,12 @@ pub enum Error {
     },
     /// What is there was not made by this driver for this cluster, so it is neither changed nor removed.
     #[error(
-        "what the array has in the place of volume {id} is not a volume of this cluster ({why}), so it is left \
+        "what the array has in the place of {subject} is none of this cluster's ({why}), so it is left \
          alone: look at slot, subvolume and files of that name on the array"
     )]
     Foreign {
-        /// Which volume.
-        id: VolumeId,
+        /// In whose place.
+        subject: Subject,
         /// By what it was told.
         why: String,
     },
@@ -63,6 +97,22 @@ pub enum Error {
         /// Whom it was told to let in.
         wanted: Export,
     },
+    /// A volume in a flat file has no subvolume to take a snapshot of.
+    #[error(
+        "volume {0} is a flat image file of the earlier driver, which can be neither snapshotted nor cloned: make a new \
+         volume, copy the data into it in a pod that mounts both, and use that one"
+    )]
+    Flat(VolumeId),
+    /// A copy cannot be smaller than what it is a copy of.
+    #[error("{source_of} has {size}, more than limit_bytes of {most}: raise the limit to that")]
+    SourceTooLarge {
+        /// What was to be copied.
+        source_of: Subject,
+        /// How large it is.
+        size: Bytes,
+        /// How large the copy may be.
+        most: Bytes,
+    },
     /// An image file without a disk. It may hold somebody's data, so it is not used again.
     #[error(
         "the file {path} is there, but no disk that uses it: it may hold data of an earlier volume, so it is never \
@@ -73,10 +123,10 @@ pub enum Error {
         path: String,
     },
     /// No space is left in the pool.
-    #[error("the array has no space left for volume {id} (it said: {text})")]
+    #[error("the array has no space left for {subject} (it said: {text})")]
     Full {
-        /// Which volume.
-        id: VolumeId,
+        /// For what.
+        subject: Subject,
         /// What the array said.
         text: String,
     },
@@ -135,11 +185,13 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Missing(_) => Kind::Missing,
+            Self::Missing(_) | Self::MissingSnapshot(_) => Kind::Missing,
+            Self::SourceTooLarge { .. } => Kind::OutOfRange,
             Self::Conflict { .. } => Kind::Conflict,
             Self::Foreign { .. }
             | Self::Strangers(_)
             | Self::Open(_)
+            | Self::Flat(_)
             | Self::Leftover { .. }
             | Self::Denied { .. } => Kind::Refused,
             Self::Full { .. } => Kind::Full,

@@ -1,10 +1,12 @@
 //! Names that stand on the array beside the volumes' own: the pool, the cluster that owns a volume, and what a volume is
 //! to people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use rds_csi_api::text::Malformed;
+use uuid::Uuid;
 
 /// The btrfs pool that volumes live in: its name, which is its mount point too, without slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,10 @@ pub struct Label {
     pub pvc: Option<KubeName>,
 }
 
+/// What a volume was asked for with, in short: two requests with the same one asked for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u32);
+
 /// The name of a Kubernetes object: a DNS-1123 subdomain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeName(String);
@@ -34,6 +40,41 @@ fn plain(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+/// Separates these hashes from all others. Changing it would make every repeated CreateVolume a conflict.
+const DIGESTS: Uuid = Uuid::from_u128(0x9b1d_70c4_5f0e_5c1b_8a37_41f2_be06_93d8);
+
+impl Digest {
+    /// Of keys and values, in whatever order they came.
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let sorted: BTreeMap<_, _> = pairs.into_iter().collect();
+        // Lengths before the texts, so that no two lists read the same.
+        let mut text = String::new();
+        for part in sorted.iter().flat_map(|(key, value)| [key, value]) {
+            text.push_str(&part.len().to_string());
+            text.push(':');
+            text.push_str(part);
+        }
+        Self(Uuid::new_v5(&DIGESTS, text.as_bytes()).as_fields().0)
+    }
+}
+
+/// Eight hexadecimal digits.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let digits = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = digits.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or_else(|| Malformed::new("digest", text, "give eight hexadecimal digits"))
+    }
 }
 
 impl FromStr for Pool {
@@ -143,6 +184,16 @@ mod tests {
             assert!(KubeName::parse("name", text).is_err(), "{text:?}");
         }
         assert!("storage-pool".parse::<Pool>().is_ok());
+    }
+
+    #[test]
+    fn a_digest_tells_requests_apart_and_never_changes() {
+        let digest = Digest::of([("nvmePort", "4421"), ("ctrlLossTmo", "600")]);
+        assert_eq!(digest, Digest::of([("ctrlLossTmo", "600"), ("nvmePort", "4421")]));
+        assert_ne!(digest, Digest::of([("ctrlLossTmo", "601"), ("nvmePort", "4421")]));
+        assert_ne!(Digest::of([("a", "b1:c")]), Digest::of([("a", "b"), ("c", "")]));
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(Digest::of([]).to_string(), "c66e7f43");
     }
 
     #[test]

@@ -10,10 +10,13 @@ mod session;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use rds_csi_api::{HostNqn, Nqn, VolumeId};
+use rds_csi_api::{Bytes, HostNqn, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 use tracing::Instrument as _;
 
-use super::{Array, ClusterId, Error, Export, Pool, Volume, Wanted};
+use super::{
+    Array, Capacity, ClusterId, Content, Error, Export, Inventory, Layout, Owner, Pool, Snapshot, Soundness,
+    Subject, Volume, Wanted, WantedSnapshot,
+};
 use reply::{Disk, Known, Reply};
 use script::{Mark, Nonce, Place};
 use session::Session;
@@ -56,14 +59,14 @@ impl RouterOs {
             session::Error::Late => Error::Late { after: self.session.settings().command_timeout },
         })?;
         tracing::debug!(line, answer, "the array answered");
-        let id = place.id.clone();
+        let subject = Subject::from(place.id);
         match reply::read(&answer, &nonce) {
             Reply::Done(printed) => Ok(printed),
             Reply::Stopped(mark) => Err(stopped(mark, place)),
-            Reply::Failed(Known::NoSpace, text) => Err(Error::Full { id, text }),
+            Reply::Failed(Known::NoSpace, text) => Err(Error::Full { subject, text }),
             Reply::Failed(Known::NoPermission, text) => Err(Error::Denied { text }),
             Reply::Failed(Known::Exists, text) => {
-                Err(Error::Foreign { id, why: format!("the array said: {text}") })
+                Err(Error::Foreign { subject, why: format!("the array said: {text}") })
             }
             Reply::Failed(Known::Other, text) => Err(Error::Refused { text }),
             Reply::NotUnderstood(text) => Err(Error::NotUnderstood { text }),
@@ -114,9 +117,10 @@ impl fmt::Debug for RouterOs {
 
 impl Array for RouterOs {
     async fn create(&self, wanted: &Wanted) -> Result<Volume, Error> {
+        let Content::Empty(size) = wanted.content else { return Err(not_yet()) };
         let nqn = Nqn::of_volume(&wanted.id);
         let place = self.place(&wanted.id, &nqn);
-        let line = place.create(wanted.size, wanted.port, &wanted.export, &wanted.label);
+        let line = place.create(size, wanted.port, &wanted.export, &wanted.label);
         let disk = self.disk("create", &place, &line).await?;
         let owner = disk.comment.split(' ').next().filter(|owner| owner.starts_with("rds-csi:"));
         // A disk without a comment counts as ours: the Go driver wrote none.
@@ -127,12 +131,17 @@ impl Array for RouterOs {
             ("NQN", disk.nqn.clone(), nqn.to_string()),
             ("owner", owner, place.owner()),
             ("port", disk.port.to_string(), wanted.port.to_string()),
-            ("size", disk.size.to_string(), wanted.size.to_string()),
+            ("size", disk.size.to_string(), size.to_string()),
         ];
         if let Some((what, found, wanted_so)) =
             compared.into_iter().find(|(_, found, wanted)| found != wanted)
         {
-            return Err(Error::Conflict { id: wanted.id.clone(), what, found, wanted: wanted_so });
+            return Err(Error::Conflict {
+                subject: Subject::from(&wanted.id),
+                what,
+                found,
+                wanted: wanted_so,
+            });
         }
         volume(&place, &disk)
     }
@@ -161,6 +170,38 @@ impl Array for RouterOs {
     async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
         self.let_in("fence", id, after, |place| place.fence(before, after)).await
     }
+
+    async fn expand(&self, _: &VolumeId, _: Bytes) -> Result<Volume, Error> {
+        Err(not_yet())
+    }
+
+    async fn modify(&self, _: &VolumeId, _: &ReconnectPolicy) -> Result<Volume, Error> {
+        Err(not_yet())
+    }
+
+    async fn take_snapshot(&self, _: &WantedSnapshot) -> Result<Snapshot, Error> {
+        Err(not_yet())
+    }
+
+    async fn snapshot(&self, _: &SnapshotId) -> Result<Snapshot, Error> {
+        Err(not_yet())
+    }
+
+    async fn delete_snapshot(&self, _: &SnapshotId) -> Result<(), Error> {
+        Err(not_yet())
+    }
+
+    async fn inventory(&self) -> Result<Inventory, Error> {
+        Err(not_yet())
+    }
+
+    async fn capacity(&self) -> Result<Capacity, Error> {
+        Err(not_yet())
+    }
+}
+
+fn not_yet() -> Error {
+    Error::Refused { text: "not built yet".into() }
 }
 
 /// An answer that cannot be read. Neither it nor what serde quotes of it may be of any length.
@@ -180,7 +221,7 @@ fn obedient(volume: Volume, wanted: &Export) -> Result<Volume, Error> {
 
 /// A disk as the volume it is; an error if it is none.
 fn volume(place: &Place<'_>, disk: &Disk) -> Result<Volume, Error> {
-    let foreign = |why: String| Error::Foreign { id: place.id.clone(), why };
+    let foreign = |why: String| Error::Foreign { subject: place.id.into(), why };
     if disk.kind != "file" || !disk.path.starts_with(&format!("/{}/", place.pool)) {
         return Err(foreign(format!("its disk is of type {:?} at {:?}", disk.kind, disk.path)));
     }
@@ -194,11 +235,22 @@ fn volume(place: &Place<'_>, disk: &Disk) -> Result<Volume, Error> {
         (true, true) => Export::AnyHost,
         (true, false) => Export::Hosts(hosts),
     };
-    Ok(Volume { id: place.id.clone(), size: disk.size, port: disk.port, nqn: place.nqn.clone(), export })
+    Ok(Volume {
+        id: place.id.clone(),
+        size: disk.size,
+        port: disk.port,
+        nqn: place.nqn.clone(),
+        export,
+        source: None,
+        reconnect: None,
+        owner: Owner::ThisCluster,
+        layout: Layout::Subvolume,
+        soundness: Soundness::Sound,
+    })
 }
 
 fn stopped(mark: Mark, place: &Place<'_>) -> Error {
-    let foreign = |why: &str| Error::Foreign { id: place.id.clone(), why: why.into() };
+    let foreign = |why: &str| Error::Foreign { subject: place.id.into(), why: why.into() };
     match mark {
         Mark::Missing => Error::Missing(place.id.clone()),
         Mark::NotAVolume => foreign("its disk is no file disk in the pool, or has another NQN"),
@@ -236,7 +288,18 @@ mod tests {
         let id: VolumeId = "pvc-a".parse().unwrap();
         let said = |export: &Export| {
             let (nqn, export) = (Nqn::of_volume(&id), export.clone());
-            Volume { id: id.clone(), size: Bytes::gib(1), port: 4420, nqn, export }
+            Volume {
+                id: id.clone(),
+                size: Bytes::gib(1),
+                port: 4420,
+                nqn,
+                export,
+                source: None,
+                reconnect: None,
+                owner: Owner::ThisCluster,
+                layout: Layout::Subvolume,
+                soundness: Soundness::Sound,
+            }
         };
         let exports = [Export::Off, Export::AnyHost, hosts(&["w1"]), hosts(&["w2"]), hosts(&["w1", "w2"])];
         for found in &exports {

@@ -4,7 +4,7 @@ use rds_csi_api::{AccessMode, Bytes, Portal};
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
-use crate::array::{Label, Wanted};
+use crate::array::{Content, Digest, Label, Wanted};
 use crate::attachments::store::InMemory;
 use crate::attachments::{Claim, Rights, Shape, Testimony};
 use crate::delete::{self, delete};
@@ -30,9 +30,10 @@ impl World {
         let id: VolumeId = "pvc-a".parse().unwrap();
         let wanted = Wanted {
             id: id.clone(),
-            size: Bytes::gib(1),
+            content: Content::Empty(Bytes::gib(1)),
             port: 4420,
             export: Export::Off,
+            parameters: Digest::of([]),
             label: Label::default(),
         };
         array.create(&wanted).await.unwrap();

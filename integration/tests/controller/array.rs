@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::select_all;
 use rds_csi_api::{Bytes, VolumeId};
 use rds_csi_controller::array::routeros::{Destination, RouterOs, Settings};
-use rds_csi_controller::array::{Array, Error, Export, Label, Wanted, contract};
+use rds_csi_controller::array::{Array, Content, Digest, Error, Export, Label, Wanted, contract};
 use rds_csi_integration::simulator::{Dialect, Effect, Fault, Numbers, Storage, Unset, Version};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,9 +53,10 @@ const PATIENT: Duration = Duration::from_secs(20);
 fn wanted(id: &str) -> Wanted {
     Wanted {
         id: id.parse().unwrap(),
-        size: Bytes::gib(1),
+        content: Content::Empty(Bytes::gib(1)),
         port: 4420,
         export: Export::Off,
+        parameters: Digest::of([]),
         label: Label::default(),
     }
 }
