@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backend::{self, Backend, Capacity, Entry, Export, PoolPath, Subvolume};
 use super::menus::{Arguments, Menu};
-use super::script::{Failure, ItemId, Numbers};
+use super::script::{Failure, Globals, ItemId, Numbers};
 use super::version::Version;
 
 pub use disk::FileDisk;
@@ -52,6 +52,7 @@ pub(super) struct Device {
     pool: String,
     max_sessions: usize,
     started: Instant,
+    globals: Globals,
     state: Mutex<State>,
 }
 
@@ -121,6 +122,7 @@ impl Device {
             pool: pool.to_owned(),
             max_sessions,
             started: Instant::now(),
+            globals: Globals::default(),
             state: Mutex::new(state),
         })
     }
@@ -183,6 +185,11 @@ impl Session {
     /// The dialect of the device.
     pub(super) fn dialect(&self) -> Dialect {
         self.device.dialect
+    }
+
+    /// The variables that all scripts of the device share.
+    pub(super) fn globals(&self) -> &Globals {
+        &self.device.globals
     }
 
     /// The items of a menu at this moment.

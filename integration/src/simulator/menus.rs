@@ -199,7 +199,7 @@ impl Kind {
         match self {
             Self::Item => Some(value.clone()),
             Self::Text => match value {
-                Value::Array(_) => None,
+                Value::Array(_) | Value::Code(_) => None,
                 other => Some(Value::text(other.to_string())),
             },
             Self::Number(least, most) => {

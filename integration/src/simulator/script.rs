@@ -13,6 +13,7 @@ mod json;
 mod operators;
 mod parse;
 mod reader;
+mod scopes;
 mod value;
 
 #[cfg(test)]
@@ -22,4 +23,5 @@ pub(super) use evaluate::run;
 pub(crate) use failure::Failure;
 pub use json::Numbers;
 pub(super) use parse::parse;
+pub(super) use scopes::Globals;
 pub(super) use value::{ItemId, Value};

@@ -7,8 +7,10 @@ pub(super) type Block = Vec<Statement>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Statement {
-    /// `:local name value`
+    /// `:local name value`, or `:local name do={}` for a function
     Local { name: String, value: Option<Expression> },
+    /// `:global name value`; without a value it only makes the variable known here.
+    Global { name: String, value: Option<Expression> },
     /// `:set name value`
     Set { name: String, value: Expression },
     /// `:put value`
@@ -76,7 +78,16 @@ pub(super) enum Operator {
 /// Something that may stand in `[ … ]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Command {
-    Function { name: Function, arguments: Vec<Expression>, to_json: Option<JsonOptions> },
+    Function {
+        name: Function,
+        arguments: Vec<Expression>,
+        to_json: Option<JsonOptions>,
+    },
+    /// `$name key=value value …`: a function that a variable holds, with arguments by name or by position.
+    Call {
+        name: String,
+        arguments: Vec<(Option<String>, Expression)>,
+    },
     Menu(MenuCommand),
 }
 

@@ -1,22 +1,29 @@
 //! Runs statements: variables, control flow, and commands handed on to the device.
 
-use std::collections::HashMap;
+mod commands;
+
 use std::time::{Duration, Instant};
 
 use super::ast::{Block, Command, Expression, MenuCommand, Statement};
 use super::failure::Failure;
 use super::parse::Script;
-use super::value::{ItemId, Value};
+use super::scopes::Scopes;
+use super::value::Value;
 use super::{builtins, operators};
 use crate::simulator::device::{Item, Session};
-use crate::simulator::menus::{Arguments, Menu, Shape, Verb};
-use crate::simulator::print;
+use crate::simulator::menus::{Menu, Verb};
+
+/// How deep functions may call each other; the device has a limit too, and a function that calls itself
+/// without end must not end the simulator.
+const DEEPEST_CALL: usize = 16;
 
 /// Runs a script to its end or first failure, and returns what it printed, lines ended by CRLF.
 pub(crate) fn run(script: &Script, session: &Session) -> String {
-    let mut machine = Machine { session, output: String::new(), scopes: Vec::new(), item: None };
+    let scopes = Scopes::new(session.globals());
+    let mut machine = Machine { session, output: String::new(), scopes, calls: 0, item: None };
     match machine.block(&script.statements) {
-        Ok(()) | Err(Stop::Return) => {}
+        // Outside functions there is nobody to take the value.
+        Ok(()) | Err(Stop::Return(_)) => {}
         // Errors are ordinary output here: there is no other stream, and the exit status stays 0.
         Err(Stop::Failure(failure)) => machine.print(&failure.to_string()),
     }
@@ -26,7 +33,7 @@ pub(crate) fn run(script: &Script, session: &Session) -> String {
 /// Why statements after this one do not run.
 enum Stop {
     Failure(Failure),
-    Return,
+    Return(Value),
 }
 
 impl From<Failure> for Stop {
@@ -38,7 +45,9 @@ impl From<Failure> for Stop {
 struct Machine<'run> {
     session: &'run Session,
     output: String,
-    scopes: Vec<HashMap<String, Value>>,
+    scopes: Scopes<'run>,
+    /// Functions that have begun and not ended.
+    calls: usize,
     /// The item that a condition is about, and its menu.
     item: Option<(Menu, Item)>,
 }
@@ -50,9 +59,18 @@ impl Machine<'_> {
     }
 
     fn block(&mut self, statements: &Block) -> Result<(), Stop> {
-        self.scopes.push(HashMap::new());
+        self.block_with([], statements)
+    }
+
+    /// A block in which these variables are known besides those outside.
+    fn block_with<const N: usize>(
+        &mut self,
+        variables: [(String, Value); N],
+        statements: &Block,
+    ) -> Result<(), Stop> {
+        self.scopes.enter(variables);
         let result = statements.iter().try_for_each(|statement| self.statement(statement));
-        self.scopes.pop();
+        self.scopes.leave();
         result
     }
 
@@ -63,23 +81,22 @@ impl Machine<'_> {
         match statement {
             Statement::Local { name, value } => {
                 let value = value.as_ref().map_or(Ok(Value::Nothing), |value| self.value(value))?;
-                self.declare(name, value);
+                self.scopes.declare(name, value);
+            }
+            Statement::Global { name, value } => {
+                let value = value.as_ref().map(|value| self.value(value)).transpose()?;
+                self.scopes.declare_global(name, value);
             }
             Statement::Set { name, value } => {
                 let value = self.value(value)?;
-                let declared = self.scopes.iter_mut().rev().find_map(|scope| scope.get_mut(name));
-                *declared.ok_or_else(|| Failure::new(format!("variable {name} not defined")))? = value;
+                self.scopes.set(name, value)?;
             }
             Statement::Put(value) => {
                 let text = self.value(value)?.to_string();
                 self.print(&text);
             }
             Statement::Error(message) => return Err(Failure::new(self.value(message)?.to_string()).into()),
-            Statement::Return(value) => {
-                // There are no functions that could be returned from: the script ends, its value is lost.
-                self.value(value)?;
-                return Err(Stop::Return);
-            }
+            Statement::Return(value) => return Err(Stop::Return(self.value(value)?)),
             Statement::Delay(time) => self.delay(time)?,
             Statement::If { condition, then, otherwise } => {
                 let branch = if self.truth(condition)? { then } else { otherwise };
@@ -99,10 +116,7 @@ impl Machine<'_> {
             },
             Statement::OnError { name, body, handler } => match self.block(body) {
                 Err(Stop::Failure(failure)) => {
-                    self.scopes.push(HashMap::from([(name.clone(), Value::Text(failure.to_string()))]));
-                    let result = self.block(handler);
-                    self.scopes.pop();
-                    result?;
+                    self.block_with([(name.clone(), Value::Text(failure.to_string()))], handler)?;
                 }
                 result => result?,
             },
@@ -119,12 +133,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn declare(&mut self, name: &str, value: Value) {
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.insert(name.to_owned(), value);
-        }
-    }
-
     fn for_each(
         &mut self,
         key: Option<&str>,
@@ -138,15 +146,15 @@ impl Machine<'_> {
             single => vec![(None, single)],
         };
         for (position, (own_key, value)) in elements.into_iter().enumerate() {
-            let mut scope = HashMap::from([(element.to_owned(), value)]);
-            if let Some(key) = key {
-                let position = Value::Number(i64::try_from(position).unwrap_or(i64::MAX));
-                scope.insert(key.to_owned(), own_key.map_or(position, Value::Text));
+            let element = (element.to_owned(), value);
+            match key {
+                None => self.block_with([element], body)?,
+                Some(key) => {
+                    let position = Value::Number(i64::try_from(position).unwrap_or(i64::MAX));
+                    let key = (key.to_owned(), own_key.map_or(position, Value::Text));
+                    self.block_with([key, element], body)?;
+                }
             }
-            self.scopes.push(scope);
-            let result = self.block(body);
-            self.scopes.pop();
-            result?;
         }
         Ok(())
     }
@@ -199,22 +207,34 @@ impl Machine<'_> {
                 let number = self.value(operand)?.as_number().and_then(i64::checked_neg);
                 Value::Number(number.ok_or_else(|| Failure::new("cannot negate: not a number"))?)
             }
-            Expression::Operation(operator, left, right) => {
-                let (left, right) = (self.value(left)?, self.value(right)?);
-                operators::apply(*operator, &left, &right)?
-            }
+            Expression::Operation(..) => self.operation(expression)?,
         })
+    }
+
+    /// `a . b . c` is as deep as it is long, so its left sides are not visited by recursion.
+    fn operation(&mut self, expression: &Expression) -> Result<Value, Failure> {
+        let (mut leftmost, mut pending) = (expression, Vec::new());
+        while let Expression::Operation(operator, left, right) = leftmost {
+            pending.push((*operator, right));
+            leftmost = left;
+        }
+        let mut value = self.value(leftmost)?;
+        while let Some((operator, right)) = pending.pop() {
+            let right = self.value(right)?;
+            value = operators::apply(operator, &value, &right)?;
+        }
+        Ok(value)
     }
 
     /// Inside a condition a property hides a variable of the same name, a known trap of the language:
     /// `:local slot "x"; /disk find slot=$slot` finds every disk.
     fn variable(&self, name: &str) -> Value {
-        let variable = || self.scopes.iter().rev().find_map(|scope| scope.get(name)).cloned();
-        let value = match &self.item {
-            Some((menu, item)) if menu.property(name).is_some() => item.property(name),
-            Some(_) | None => variable(),
-        };
-        value.unwrap_or(Value::Nothing)
+        match &self.item {
+            Some((menu, item)) if menu.property(name).is_some() => {
+                item.property(name).unwrap_or(Value::Nothing)
+            }
+            Some(_) | None => self.scopes.read(name),
+        }
     }
 
     fn command(&mut self, command: &Command) -> Result<Value, Failure> {
@@ -226,141 +246,55 @@ impl Machine<'_> {
                 }
                 builtins::call(*name, &values, *to_json, self.session.dialect().numbers)
             }
-            Command::Menu(command) => {
-                // A command inside a condition is not about the item of that condition.
-                let item = self.item.take();
-                let result = self.menu_command(command);
-                self.item = item;
-                result
-            }
-        }
-    }
-
-    fn menu_command(&mut self, command: &MenuCommand) -> Result<Value, Failure> {
-        let mut arguments = Arguments::default();
-        for (parameter, expression) in &command.arguments {
-            let value = match expression {
-                Expression::Word(word) => Value::text(word),
-                other => self.value(other)?,
-            };
-            let fitting = parameter.kind.read(&value);
-            arguments.push(parameter, fitting.ok_or_else(|| Failure::invalid(parameter.name))?);
-        }
-        let menu = command.menu;
-        match command.verb {
-            Verb::Find => {
-                let found = self.matching(menu, command.condition.as_ref())?;
-                Ok(Value::list(found.iter().map(|item| Value::Id(item.id))))
-            }
-            Verb::Print => self.show(command, &arguments),
-            Verb::Get => {
-                let item = self.single_item(command)?;
-                Ok(match command.property {
-                    Some(property) => item.property(property).unwrap_or(Value::Nothing),
-                    None => item.as_value(),
-                })
-            }
-            Verb::Add => self.session.add(menu, &arguments).map(Value::Id),
-            Verb::Set | Verb::Remove => {
-                for id in self.items(command)? {
-                    match command.verb {
-                        Verb::Set => self.session.set(menu, id, &arguments)?,
-                        _ => self.session.remove(menu, id)?,
-                    }
+            Command::Menu(command) => self.apart(|machine| machine.menu_command(command)),
+            Command::Call { name, arguments } => {
+                let function = self.variable(name);
+                let mut given = Vec::with_capacity(arguments.len());
+                let mut position = 0;
+                for (key, argument) in arguments {
+                    let value = self.value(argument)?;
+                    let key = key.clone().unwrap_or_else(|| {
+                        position += 1;
+                        position.to_string()
+                    });
+                    given.push((key, value));
                 }
-                Ok(Value::Nothing)
-            }
-            Verb::MonitorTraffic => {
-                let item = self.single_item(command)?;
-                let rates = print::traffic(&item);
-                self.output.push_str(&rates);
-                Ok(Value::Nothing)
+                self.apart(|machine| machine.call(name, &function, given))
             }
         }
     }
 
-    /// `print` in its ways: a count, an array, or text for people.
-    fn show(&mut self, command: &MenuCommand, arguments: &Arguments) -> Result<Value, Failure> {
-        let mut items = self.matching(command.menu, command.condition.as_ref())?;
-        if command.flags.contains(&"count-only") {
-            let count = Value::Number(i64::try_from(items.len()).unwrap_or(i64::MAX));
-            self.print(&count.to_string());
-            return Ok(count);
-        }
-        if let Some(list) = arguments.text("proplist") {
-            let wanted: Vec<&str> = list.split(',').collect();
-            if wanted.iter().any(|name| command.menu.property(name).is_none()) {
-                return Err(Failure::new("input does not match any value of proplist"));
-            }
-            for item in &mut items {
-                item.keep_only(&wanted);
-            }
-        }
-        if command.flags.contains(&"as-value") {
-            return Ok(match command.menu.shape() {
-                Shape::List => Value::list(items.iter().map(Item::as_value)),
-                Shape::Single => items.first().map_or(Value::Nothing, Item::as_value),
-            });
-        }
-        let text = print::for_people(command.menu, &items, command.flags.contains(&"detail"));
-        self.output.push_str(&text);
-        Ok(Value::Nothing)
+    /// Inside a condition, a command is not about the item of that condition.
+    fn apart<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let item = self.item.take();
+        let result = work(self);
+        self.item = item;
+        result
     }
 
-    /// The items of a menu that meet a condition, as they were at one moment.
-    fn matching(&mut self, menu: Menu, condition: Option<&Expression>) -> Result<Vec<Item>, Failure> {
-        let items = self.session.items(menu)?;
-        let Some(condition) = condition else { return Ok(items) };
-        let mut found = Vec::new();
-        for item in items {
-            self.item = Some((menu, item));
-            let verdict = self.value(condition);
-            let item = self.item.take().map(|(_, item)| item);
-            // A property alone, as in `where comment`, asks whether it is set.
-            let holds = match verdict? {
-                Value::Bool(truth) => truth,
-                other => other.length() > 0,
-            };
-            found.extend(item.filter(|_| holds));
-        }
-        Ok(found)
-    }
-
-    fn single_item(&mut self, command: &MenuCommand) -> Result<Item, Failure> {
-        let mut items = self.session.items(command.menu)?;
-        if command.menu.shape() == Shape::Single {
-            return items.pop().ok_or_else(Failure::no_such_item);
-        }
-        match self.items(command)?.as_slice() {
-            [id] => items.into_iter().find(|item| item.id == *id).ok_or_else(Failure::no_such_item),
-            [] => Err(Failure::no_such_item()),
-            _ => Err(Failure::new("invalid internal item number")),
-        }
-    }
-
-    /// The items a command is for: ids, or names; an empty list is nothing to do, not an error.
-    fn items(&mut self, command: &MenuCommand) -> Result<Vec<ItemId>, Failure> {
-        let wanted = match &command.items {
-            Some(Expression::Word(word)) => Value::text(word),
-            Some(expression) => self.value(expression)?,
-            None if command.menu.shape() == Shape::Single => {
-                let items = self.session.items(command.menu)?;
-                return Ok(items.iter().map(|item| item.id).collect());
-            }
-            None => return Err(Failure::no_such_item()),
+    /// Runs a function, which knows its arguments and no variable of its caller.
+    fn call(
+        &mut self,
+        name: &str,
+        function: &Value,
+        arguments: Vec<(String, Value)>,
+    ) -> Result<Value, Failure> {
+        let Value::Code(code) = function else {
+            return Err(Failure::new(format!("variable {name} is no function")));
         };
-        let wanted = match wanted {
-            Value::Array(elements) => elements.into_iter().map(|(_, value)| value).collect(),
-            Value::Nothing => Vec::new(),
-            single => vec![single],
-        };
-        let items = self.session.items(command.menu)?;
-        let resolve = |value: &Value| {
-            let text = value.to_string();
-            let found = items.iter().find(|item| item.id.to_string() == text || item.is_called(&text));
-            found.map(|item| item.id).ok_or_else(Failure::no_such_item)
-        };
-        wanted.iter().map(resolve).collect()
+        if self.calls == DEEPEST_CALL {
+            return Err(Failure::new("maximum recursion depth reached"));
+        }
+        self.calls += 1;
+        let outside = self.scopes.wall_off(arguments);
+        let ended = self.block(code.statements());
+        self.scopes.restore(outside);
+        self.calls -= 1;
+        match ended {
+            Ok(()) => Ok(Value::Nothing),
+            Err(Stop::Return(value)) => Ok(value),
+            Err(Stop::Failure(failure)) => Err(failure),
+        }
     }
 }
 

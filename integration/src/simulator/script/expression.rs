@@ -6,6 +6,9 @@ use super::reader::is_name;
 use super::value::Value;
 use crate::simulator::menus::Menu;
 
+/// How many operators may follow each other: each puts what is left of it one deeper.
+const LONGEST_CHAIN: usize = 1000;
+
 /// What an unquoted word means: in a condition it may name a property of the item looked at.
 #[derive(Clone, Copy)]
 enum Words {
@@ -17,7 +20,7 @@ impl Parser<'_> {
     /// The condition of `find` or `where`: comparisons side by side must all hold.
     pub(super) fn condition(&mut self, menu: Menu) -> Result<Expression> {
         let mut condition = self.operation(0, Words::PropertiesOf(menu))?;
-        loop {
+        for _ in 0..LONGEST_CHAIN {
             self.reader.skip_space();
             if matches!(self.reader.peek(), None | Some(';' | ']' | ')' | '}')) {
                 return Ok(condition);
@@ -25,12 +28,13 @@ impl Parser<'_> {
             let next = self.operation(0, Words::PropertiesOf(menu))?;
             condition = Expression::Operation(Operator::And, Box::new(condition), Box::new(next));
         }
+        self.syntax()
     }
 
     /// Precedence climbing: takes operators that bind at least as tightly as `weakest`.
     fn operation(&mut self, weakest: u8, words: Words) -> Result<Expression> {
-        let mut left = self.unary(words)?;
-        loop {
+        let mut left = self.nested(|parser| parser.unary(words))?;
+        for _ in 0..LONGEST_CHAIN {
             self.reader.skip_space();
             let mut ahead = self.reader.clone();
             let Some((operator, binding)) = operator(&mut ahead) else { return Ok(left) };
@@ -44,6 +48,7 @@ impl Parser<'_> {
             };
             left = Expression::Operation(operator, Box::new(left), Box::new(right));
         }
+        self.syntax()
     }
 
     /// The right side of a comparison in a condition, where `slot=pvc-x` needs no quotes.
@@ -58,10 +63,10 @@ impl Parser<'_> {
     fn unary(&mut self, words: Words) -> Result<Expression> {
         self.reader.skip_space();
         if self.reader.eat("!") || self.reader.eat_word("not") {
-            return Ok(Expression::Not(Box::new(self.unary(words)?)));
+            return Ok(Expression::Not(Box::new(self.nested(|parser| parser.unary(words))?)));
         }
         if self.reader.eat("-") {
-            return Ok(Expression::Negative(Box::new(self.unary(words)?)));
+            return Ok(Expression::Negative(Box::new(self.nested(|parser| parser.unary(words))?)));
         }
         let operand = match (self.reader.peek(), words) {
             (Some('('), Words::PropertiesOf(menu)) => {
@@ -93,14 +98,17 @@ impl Parser<'_> {
 
     /// `array->key`, as often as it follows.
     fn elements(&mut self, mut operand: Expression, words: Words) -> Result<Expression> {
-        while self.reader.eat("->") {
+        for _ in 0..LONGEST_CHAIN {
+            if !self.reader.eat("->") {
+                return Ok(operand);
+            }
             let key = match words {
-                Words::Literals => self.unary(words)?,
+                Words::Literals => self.nested(|parser| parser.unary(words))?,
                 Words::PropertiesOf(_) => self.value()?,
             };
             operand = Expression::Operation(Operator::Element, Box::new(operand), Box::new(key));
         }
-        Ok(operand)
+        self.syntax()
     }
 
     /// Anything that shows what it is by its first character.
@@ -173,7 +181,7 @@ impl Parser<'_> {
                 Some('$') => {
                     pieces.push(literal(&std::mem::take(&mut text)));
                     pieces.push(match self.reader.peek() {
-                        Some('[' | '(') => self.primary()?,
+                        Some('[' | '(') => self.nested(Self::primary)?,
                         _ => self.variable()?,
                     });
                 }

@@ -36,7 +36,7 @@ fn write_value(json: &mut String, value: &Value, numbers: Numbers, options: Json
             (JsonOptions::ConvertText, Some(number)) => write_number(json, number, numbers),
             _ => write_text(json, text),
         },
-        Value::Id(id) => write_text(json, &id.to_string()),
+        Value::Id(_) | Value::Code(_) => write_text(json, &value.to_string()),
         Value::Array(elements) => {
             let keyed = elements.iter().any(|(key, _)| key.is_some());
             json.push(if keyed { '{' } else { '[' });

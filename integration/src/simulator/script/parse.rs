@@ -3,6 +3,7 @@
 
 use super::ast::{Block, Command, Expression, Function, JsonOptions, Statement};
 use super::reader::{Reader, is_bare, is_name};
+use super::value::{Code, Value};
 use crate::simulator::menus::Place;
 use crate::simulator::version::Version;
 
@@ -45,7 +46,7 @@ pub(crate) fn parse(line: &str, place: Place, version: Version) -> Result<Script
     if let Some(at) = line.find(['\n', '\r']) {
         return Err(SyntaxError::Syntax(at + 1));
     }
-    let mut parser = Parser { reader: Reader::new(line), place, version };
+    let mut parser = Parser { reader: Reader::new(line), place, version, nesting: 0 };
     let statements = parser.statements()?;
     if parser.reader.at_end() {
         Ok(Script { statements, place: parser.place })
@@ -56,15 +57,30 @@ pub(crate) fn parse(line: &str, place: Place, version: Version) -> Result<Script
 
 pub(super) type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
+/// How deep brackets and blocks may lie in each other: what is read recursively must not use up the stack.
+const DEEPEST_NESTING: usize = 60;
+
 pub(super) struct Parser<'line> {
     pub(super) reader: Reader<'line>,
     pub(super) place: Place,
     pub(super) version: Version,
+    nesting: usize,
 }
 
 impl Parser<'_> {
     pub(super) fn syntax<T>(&self) -> Result<T> {
         Err(SyntaxError::Syntax(self.reader.column()))
+    }
+
+    /// Reads what may hold others of its kind.
+    pub(super) fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.nesting == DEEPEST_NESTING {
+            return self.syntax();
+        }
+        self.nesting += 1;
+        let result = read(self);
+        self.nesting -= 1;
+        result
     }
 
     pub(super) fn expect(&mut self, text: &str) -> Result<()> {
@@ -99,7 +115,7 @@ impl Parser<'_> {
     fn block(&mut self) -> Result<Block> {
         self.expect("{")?;
         let outside = self.place.clone();
-        let statements = self.statements()?;
+        let statements = self.nested(Self::statements)?;
         self.place = outside;
         self.expect("}")?;
         Ok(statements)
@@ -126,6 +142,7 @@ impl Parser<'_> {
     fn statement(&mut self) -> Result<Option<Statement>> {
         match self.reader.peek() {
             Some('{') => Ok(Some(Statement::Block(self.block()?))),
+            Some('$') => Ok(Some(Statement::Command(self.call()?))),
             Some(':') => self.colon_statement().map(Some),
             _ => Ok(self.menu_command()?.map(|command| Statement::Command(Command::Menu(command)))),
         }
@@ -142,7 +159,8 @@ impl Parser<'_> {
         }
         self.reader = ahead;
         match name {
-            "local" => Ok(Statement::Local { name: self.variable_name()?, value: self.value_if_given()? }),
+            "local" => Ok(Statement::Local { name: self.variable_name()?, value: self.initial_value()? }),
+            "global" => Ok(Statement::Global { name: self.variable_name()?, value: self.initial_value()? }),
             "set" => Ok(Statement::Set { name: self.variable_name()?, value: self.value()? }),
             "put" => Ok(Statement::Put(self.value()?)),
             "error" => Ok(Statement::Error(self.value()?)),
@@ -184,8 +202,29 @@ impl Parser<'_> {
         matches!(self.reader.peek(), None | Some(';' | '}' | ']' | ')'))
     }
 
-    fn value_if_given(&mut self) -> Result<Option<Expression>> {
+    /// What a declaration gives its variable: a value, a function by `do={ … }`, or nothing.
+    fn initial_value(&mut self) -> Result<Option<Expression>> {
+        if let Some(body) = self.named_block_if_given("do")? {
+            return Ok(Some(Expression::Literal(Value::Code(Code::new(body)))));
+        }
         if self.at_end_of_command() { Ok(None) } else { self.value().map(Some) }
+    }
+
+    /// `$name key=value value …`
+    fn call(&mut self) -> Result<Command> {
+        self.expect("$")?;
+        let name = self.variable_name()?;
+        let mut arguments = Vec::new();
+        while !self.at_end_of_command() {
+            let mut ahead = self.reader.clone();
+            let key = ahead.take_while(|c| c.is_ascii_alphanumeric());
+            let key = (!key.is_empty() && ahead.eat("=")).then(|| key.to_owned());
+            if key.is_some() {
+                self.reader = ahead;
+            }
+            arguments.push((key, self.value()?));
+        }
+        Ok(Command::Call { name, arguments })
     }
 
     /// What stands in `[ … ]`.
@@ -200,6 +239,8 @@ impl Parser<'_> {
                 Some(function) => self.function_call(function)?,
                 None => return Err(SyntaxError::BadCommand { name: format!(":{name}"), column }),
             }
+        } else if self.reader.peek() == Some('$') {
+            self.call()?
         } else {
             match self.menu_command()? {
                 Some(command) => Command::Menu(command),
@@ -251,7 +292,7 @@ impl Parser<'_> {
     pub(super) fn value(&mut self) -> Result<Expression> {
         self.reader.skip_space();
         match self.reader.peek() {
-            Some('"' | '$' | '[' | '(' | '{') => self.primary(),
+            Some('"' | '$' | '[' | '(' | '{') => self.nested(Self::primary),
             Some(c) if is_bare(c) => Ok(Expression::Word(self.reader.take_while(is_bare).to_owned())),
             _ => self.syntax(),
         }

@@ -1,5 +1,7 @@
 //! The language by examples: what a line prints, and what it is refused with.
 
+mod functions;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -292,6 +294,19 @@ proptest! {
     #[test]
     fn whatever_is_quoted_comes_out_as_it_was(text in any::<String>()) {
         prop_assert_eq!(run(&format!(":put ({} . \"|\")", quoted(&text))), format!("{text}|"));
+    }
+
+    #[test]
+    fn no_nesting_makes_the_console_panic(
+        opening in prop::sample::select(vec![
+            "[", "(", "{", "!", "-", ":put ", ":do {", "{:put (", "$f a=[", "\"$(", "1 . ", "$x->", "[:len (", "slot=(",
+            "/disk find !(", "[find slot=",
+        ]),
+        times in 0..4096_usize,
+    ) {
+        run(&opening.repeat(times));
+        run(&format!(":put ({}1)", opening.repeat(times)));
+        run(&format!("/disk find {}", opening.repeat(times)));
     }
 
     #[test]

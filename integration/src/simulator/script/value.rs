@@ -1,6 +1,9 @@
 //! Values of the script language, and how they turn into one another.
 
 use std::fmt;
+use std::sync::Arc;
+
+use super::ast::Block;
 
 /// A value of the script language.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +20,22 @@ pub(crate) enum Value {
     Id(ItemId),
     /// A list or a map, or a mixture: each element may have a key.
     Array(Vec<(Option<String>, Value)>),
+    /// A function.
+    Code(Code),
+}
+
+/// The statements of a function.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Code(Arc<Block>);
+
+impl Code {
+    pub(super) fn new(body: Block) -> Self {
+        Self(Arc::new(body))
+    }
+
+    pub(super) fn statements(&self) -> &Block {
+        &self.0
+    }
 }
 
 /// The internal number of an item, printed as `*` and hexadecimal digits.
@@ -59,7 +78,7 @@ impl Value {
         match self {
             Self::Number(number) => Some(*number),
             Self::Text(text) => parse_number(text),
-            Self::Nothing | Self::Bool(_) | Self::Id(_) | Self::Array(_) => None,
+            Self::Nothing | Self::Bool(_) | Self::Id(_) | Self::Array(_) | Self::Code(_) => None,
         }
     }
 
@@ -72,7 +91,7 @@ impl Value {
                 "false" | "no" => Some(false),
                 _ => None,
             },
-            Self::Nothing | Self::Number(_) | Self::Id(_) | Self::Array(_) => None,
+            Self::Nothing | Self::Number(_) | Self::Id(_) | Self::Array(_) | Self::Code(_) => None,
         }
     }
 
@@ -84,7 +103,8 @@ impl Value {
             Self::Number(_) => "num",
             Self::Text(_) => "str",
             Self::Id(_) => "id",
-            Self::Array(_) => "array",
+            // A function is an array of its code to the language.
+            Self::Array(_) | Self::Code(_) => "array",
         }
     }
 
@@ -126,6 +146,7 @@ impl fmt::Display for Value {
             Self::Number(number) => write!(f, "{number}"),
             Self::Text(text) => f.write_str(text),
             Self::Id(id) => write!(f, "{id}"),
+            Self::Code(_) => f.write_str(";(code)"),
             Self::Array(elements) => {
                 for (position, (key, value)) in elements.iter().enumerate() {
                     if position > 0 {
