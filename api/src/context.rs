@@ -124,7 +124,7 @@ pub struct VolumeContext {
     pub nqn: Nqn,
     /// `volumePath`, of volumes in flat image files.
     pub volume_path: Option<VolumePath>,
-    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`.
+    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`, `fastIoFailTmo`.
     pub reconnect: ReconnectPolicy,
     /// `migrationTimeoutSeconds`.
     pub migration_timeout: Duration,
@@ -142,12 +142,7 @@ impl VolumeContext {
             portal: fields.portal()?,
             nqn: fields.required("nqn")?.parse().map_err(malformed)?,
             volume_path: fields.optional("volumePath").map(str::parse).transpose().map_err(malformed)?,
-            reconnect: ReconnectPolicy::parse(
-                fields.optional("ctrlLossTmo"),
-                fields.optional("reconnectDelay"),
-                fields.optional("keepAliveTmo"),
-            )
-            .map_err(malformed)?,
+            reconnect: ReconnectPolicy::parse(|key| fields.optional(key)).map_err(malformed)?,
             migration_timeout: parse_migration_timeout(fields.optional("migrationTimeoutSeconds"))
                 .map_err(malformed)?,
         })
@@ -160,11 +155,9 @@ impl VolumeContext {
             ("nvmeAddress", portal.address.to_string()),
             ("nvmePort", portal.port.to_string()),
             ("nqn", nqn.to_string()),
-            ("ctrlLossTmo", reconnect.ctrl_loss_text()),
-            ("reconnectDelay", reconnect.reconnect_delay.as_secs().to_string()),
-            ("keepAliveTmo", reconnect.keep_alive.as_secs().to_string()),
             ("migrationTimeoutSeconds", migration_timeout.as_secs().to_string()),
         ]);
+        map.extend(reconnect.to_pairs());
         map.extend(array_address.clone().map(|address| ("rdsAddress", address)));
         map.extend(volume_path.as_ref().map(|path| ("volumePath", path.to_string())));
         map.into_iter().map(|(key, value)| (key.into(), value)).collect()
@@ -181,6 +174,9 @@ pub struct PublishContext {
     pub nqn: Nqn,
     /// `sizeBytes`: what the array says the device has. It may have grown since, and never shrinks.
     pub size: Bytes,
+    /// The same keys as in the volume context, all of them or none: the volume's policy now, if it is another than when the
+    /// volume was created.
+    pub reconnect: Option<ReconnectPolicy>,
     /// `traceparent`: the span that attached the volume. Left out if tracing is off.
     pub trace: Option<TraceParent>,
 }
@@ -193,6 +189,7 @@ impl PublishContext {
         let fields = Fields { context: Self::NAME, map };
         let malformed = |reason| Error::Malformed { context: Self::NAME, reason };
         let size = fields.required("sizeBytes")?;
+        let reconnect = ReconnectPolicy::KEYS.iter().any(|key| fields.optional(key).is_some());
         Ok(Self {
             portal: fields.portal()?,
             nqn: fields.required("nqn")?.parse().map_err(malformed)?,
@@ -200,21 +197,26 @@ impl PublishContext {
                 .parse()
                 .map(Bytes::new)
                 .map_err(|_| malformed(Malformed::new("sizeBytes", size, "give a whole number of bytes")))?,
+            reconnect: reconnect
+                .then(|| ReconnectPolicy::parse(|key| fields.optional(key)))
+                .transpose()
+                .map_err(malformed)?,
             trace: fields.optional("traceparent").and_then(|text| text.parse().ok()),
         })
     }
 
     /// The map for the wire.
     pub fn to_map(&self) -> HashMap<String, String> {
-        let Self { portal, nqn, size, trace } = self;
+        let Self { portal, nqn, size, reconnect, trace } = self;
         let mut map = HashMap::from([
-            ("nvmeAddress".into(), portal.address.to_string()),
-            ("nvmePort".into(), portal.port.to_string()),
-            ("nqn".into(), nqn.to_string()),
-            ("sizeBytes".into(), size.get().to_string()),
+            ("nvmeAddress", portal.address.to_string()),
+            ("nvmePort", portal.port.to_string()),
+            ("nqn", nqn.to_string()),
+            ("sizeBytes", size.get().to_string()),
         ]);
-        map.extend(trace.as_ref().map(|trace| ("traceparent".into(), trace.to_string())));
-        map
+        map.extend(reconnect.iter().flat_map(|policy| policy.to_pairs()));
+        map.extend(trace.as_ref().map(|trace| ("traceparent", trace.to_string())));
+        map.into_iter().map(|(key, value)| (key.into(), value)).collect()
     }
 }
 
@@ -290,11 +292,30 @@ mod tests {
             portal: Portal::parse("fd00::1", None).unwrap(),
             nqn: "nqn.2000-02.com.mikrotik:pvc-1:e2".parse().unwrap(),
             size: Bytes::new(1_649_267_441_665),
+            reconnect: None,
             trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap()),
         };
         let mut wire = context.to_map();
         assert_eq!(PublishContext::parse(&wire), Ok(context.clone()));
         wire.insert("traceparent".into(), "nonsense".into());
         assert_eq!(PublishContext::parse(&wire), Ok(PublishContext { trace: None, ..context }));
+    }
+    #[test]
+    fn a_publish_context_carries_a_policy_whole_or_not_at_all() {
+        let context = PublishContext {
+            portal: Portal::parse("10.0.0.1", None).unwrap(),
+            nqn: "nqn.2000-02.com.mikrotik:pvc-1".parse().unwrap(),
+            size: Bytes::gib(1),
+            reconnect: Some("600,5,30,20".parse().unwrap()),
+            trace: None,
+        };
+        let mut wire = context.to_map();
+        assert_eq!(wire["fastIoFailTmo"], "20");
+        assert_eq!(PublishContext::parse(&wire), Ok(context));
+        wire.insert("ctrlLossTmo".into(), "soon".into());
+        let error = PublishContext::parse(&wire).unwrap_err().to_string();
+        assert!(error.contains("publish context") && error.contains("ctrlLossTmo \"soon\""), "{error}");
+        wire.retain(|key, _| !ReconnectPolicy::KEYS.contains(&key.as_str()));
+        assert_eq!(PublishContext::parse(&wire).unwrap().reconnect, None);
     }
 }

@@ -25,7 +25,7 @@ pub use context::{Portal, PublishContext, VolumeContext};
 pub use failure::{Failure, Kind};
 pub use identity::{HostId, HostNqn, NodeName};
 pub use nqn::{ManagedPrefix, Nqn};
-pub use reconnect::{CtrlLoss, ReconnectPolicy};
+pub use reconnect::{CtrlLoss, FastIoFail, ReconnectPolicy};
 pub use status::Rpc;
 pub use trace::TraceParent;
 pub use volume_id::{BackendName, SnapshotId, SnapshotName, VolumeId, VolumeName};

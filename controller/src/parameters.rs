@@ -19,7 +19,7 @@ pub struct Parameters {
     pub portal: Portal,
     /// `volumePath`: kept in the volume's context for whoever reads it. New volumes lie in subvolumes of the pool.
     pub volume_path: Option<VolumePath>,
-    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`.
+    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`, `fastIoFailTmo`.
     pub reconnect: ReconnectPolicy,
     /// `migrationTimeoutSeconds`.
     pub migration_timeout: Duration,
@@ -77,8 +77,7 @@ impl Parameters {
         };
         let (address, port) = (take("nvmeAddress"), take("nvmePort"));
         let path = take("volumePath");
-        let (ctrl_loss, delay, keep_alive) =
-            (take("ctrlLossTmo"), take("reconnectDelay"), take("keepAliveTmo"));
+        let reconnect = ReconnectPolicy::parse(&mut take);
         let migration_timeout = take("migrationTimeoutSeconds");
         if let Some((key, value)) = ours.pop_first() {
             return Err(Error::Unknown { key: key.into(), value: value.into(), known: known.join(", ") });
@@ -88,7 +87,7 @@ impl Parameters {
         Ok(Self {
             portal: Portal::parse(address.unwrap_or(&own_address), Some(port.unwrap_or(&own_port)))?,
             volume_path: path.map(|path| volume_path(path, pool)).transpose()?,
-            reconnect: ReconnectPolicy::parse(ctrl_loss, delay, keep_alive)?,
+            reconnect: reconnect?,
             migration_timeout: parse_migration_timeout(migration_timeout)?,
             label: label(&sidecars)?,
         })
@@ -170,6 +169,7 @@ mod tests {
             ("ctrlLossTmo", "never", "give -1"),
             ("reconnectDelay", "0", "give 1"),
             ("keepAliveTmo", "5s", "give 1"),
+            ("fastIoFailTmo", "never", "give off"),
             ("migrationTimeoutSeconds", "1", "give 30 to 3600"),
             ("csi.storage.k8s.io/fstype", "ntfs", "give ext4, ext3 or xfs"),
             ("csi.storage.k8s.io/pvc/name", "a b", "lower-case letters"),

@@ -82,6 +82,7 @@ pub async fn publish(
             portal: Portal { port: volume.port, ..portal },
             nqn: volume.nqn,
             size: volume.size,
+            reconnect: None,
             trace: telemetry::current_traceparent(),
         }),
         Err(error) => {

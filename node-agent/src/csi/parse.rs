@@ -54,13 +54,14 @@ pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeReque
         }
     };
     // What one attachment says wins over what was true when the volume was created.
-    let PublishContext { portal, nqn, size, trace } = PublishContext::parse(&request.publish_context)?;
+    let PublishContext { portal, nqn, size, reconnect, trace } =
+        PublishContext::parse(&request.publish_context)?;
     let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn, &volume)?;
-    // A PV made by hand may have none.
-    let reconnect = if request.volume_context.is_empty() {
-        ReconnectPolicy::STANDARD
-    } else {
-        VolumeContext::parse(&request.volume_context)?.reconnect
+    let reconnect = match reconnect {
+        Some(policy) => policy,
+        // A PV made by hand may have none.
+        None if request.volume_context.is_empty() => ReconnectPolicy::STANDARD,
+        None => VolumeContext::parse(&request.volume_context)?.reconnect,
     };
     let target = Target { nqn, portal, reconnect };
     Ok((stage::Wanted { volume, target, size, usage, staging }, trace))

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, Nqn, Portal};
+use rds_csi_api::{Bytes, FastIoFail, Nqn, Portal, ReconnectPolicy};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
@@ -102,11 +102,20 @@ fn options(initiator: &Initiator, target: &Target) -> String {
     let Target { nqn, portal: Portal { address, port }, reconnect } = target;
     format!(
         "transport=tcp,traddr={address},trsvcid={port},nqn={nqn},hostnqn={hostnqn},hostid={hostid},\
-         ctrl_loss_tmo={},reconnect_delay={},keep_alive_tmo={}",
+         ctrl_loss_tmo={},reconnect_delay={},keep_alive_tmo={},fast_io_fail_tmo={}",
         reconnect.ctrl_loss_text(),
         reconnect.reconnect_delay.as_secs(),
         reconnect.keep_alive.as_secs(),
+        fast_io_fail(reconnect),
     )
+}
+
+/// To the kernel a negative number is off.
+fn fast_io_fail(policy: &ReconnectPolicy) -> String {
+    match policy.fast_io_fail {
+        FastIoFail::Off => "-1".into(),
+        FastIoFail::After(time) => time.as_secs().to_string(),
+    }
 }
 
 pub(super) fn wait_for_device(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error> {

@@ -200,7 +200,7 @@ fn lesson_30_a_node_connects_under_its_own_host_nqn_and_the_host_id_that_belongs
         options(&initiator, &target),
         "transport=tcp,traddr=127.0.0.1,trsvcid=4421,nqn=nqn.2000-02.com.mikrotik:pvc-a,\
          hostnqn=nqn.2014-08.org.nvmexpress:uuid:ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,\
-         hostid=ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,ctrl_loss_tmo=600,reconnect_delay=2,keep_alive_tmo=5"
+         hostid=ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,ctrl_loss_tmo=600,reconnect_delay=2,keep_alive_tmo=5,fast_io_fail_tmo=-1"
     );
 }
 
