@@ -2,10 +2,11 @@
 //!
 //! The id follows from the name, so a repeat finds the volume of the first call, whatever became of its answer.
 
-use rds_csi_api::{Access, Bytes, Capability, Failure, FsType, Kind, VolumeContext, VolumeId, VolumeName};
+use rds_csi_api::{Access, Bytes, Capability, Failure, FsType, Kind, VolumeContext, VolumeId};
 
 use crate::array::{self, Array, Content, Digest, Export, Volume, Wanted};
 use crate::attachments::Fence;
+use crate::backends::Backend;
 use crate::parameters::Parameters;
 
 /// What is made if nothing is asked for.
@@ -26,8 +27,8 @@ const LARGEST: Bytes = Bytes::gib(256 << 10);
 /// A volume as the provisioner wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Its name.
-    pub name: VolumeName,
+    /// Its id, made from its name.
+    pub id: VolumeId,
     /// How large.
     pub range: CapacityRange,
     /// What for.
@@ -98,30 +99,25 @@ impl Failure for Error {
     }
 }
 
-/// Makes the volume. `array_address` goes into its context for people to read.
-pub async fn create(
-    array: &impl Array,
-    fence: Fence,
-    array_address: &str,
-    request: Request,
-) -> Result<Created, Error> {
-    let Request { name, range, capabilities, parameters } = request;
+/// Makes the volume.
+pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<Created, Error> {
+    let Request { id, range, capabilities, parameters } = request;
     let Parameters { portal, volume_path, reconnect, migration_timeout, label } = parameters;
     let wanted = Wanted {
-        id: VolumeId::for_name(None, &name),
+        id,
         content: Content::Empty(size(range, smallest(&capabilities))?),
         port: portal.port,
         // Behind a fence nobody may connect before the volume is published.
-        export: match fence {
+        export: match backend.fence {
             Fence::Acl => Export::Off,
             Fence::None => Export::AnyHost,
         },
         parameters: Digest::of([]),
         label,
     };
-    let volume = array.create(&wanted).await?;
+    let volume = backend.array.create(&wanted).await?;
     let context = VolumeContext {
-        array_address: Some(array_address.into()),
+        array_address: Some(backend.address.clone()),
         portal,
         nqn: volume.nqn.clone(),
         volume_path,

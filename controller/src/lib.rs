@@ -5,6 +5,7 @@
 
 pub mod array;
 pub mod attachments;
+pub mod backends;
 pub mod config;
 pub mod create;
 pub mod csi;

@@ -20,6 +20,7 @@ use tonic::transport::Server;
 
 use crate::array::routeros::RouterOs;
 use crate::attachments::store::InMemory;
+use crate::backends::{Backend, Backends};
 use crate::config::{self, Config};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
@@ -77,8 +78,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let admin = admin::serve(admin_listener, admin::router(Arc::new(registry), readiness), tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    let driver =
-        Driver { array, store: InMemory::default(), nodes, fence, pool, prefix, portal, array_address };
+    let backend = Backend { name: None, array, fence, pool, portal, address: array_address };
+    let driver = Driver { backends: Backends::only(backend), store: InMemory::default(), nodes, prefix };
     let server = Server::builder()
         .add_service(IdentityServer::new(Identity::offering([service::Type::ControllerService])))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))

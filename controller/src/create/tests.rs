@@ -69,46 +69,54 @@ proptest! {
 fn request(name: &str, required: u64) -> Request {
     let portal = Portal::parse("10.0.0.1", None).unwrap();
     Request {
-        name: name.parse().unwrap(),
+        id: VolumeId::for_name(None, &name.parse().unwrap()),
         range: range(required, 0),
         capabilities: vec![],
         parameters: Parameters::parse(&[].into(), portal, &"pool".parse().unwrap()).unwrap(),
     }
 }
 
-async fn created(array: &FakeArray, request: Request) -> Result<Created, Error> {
-    create(array, Fence::Acl, "array.example", request).await
+fn backend(capacity: Bytes, fence: Fence) -> Backend<FakeArray> {
+    let (pool, portal) = ("pool".parse().unwrap(), Portal::parse("10.0.0.1", None).unwrap());
+    Backend {
+        name: None,
+        array: FakeArray::new(capacity),
+        fence,
+        pool,
+        portal,
+        address: "array.example".into(),
+    }
 }
 
 #[tokio::test]
 async fn behind_a_fence_a_new_volume_lets_nobody_in() {
-    let array = FakeArray::new(Bytes::gib(10));
-    assert_eq!(created(&array, request("pvc-a", GIB)).await.unwrap().volume.export, Export::Off);
-    let open = create(&array, Fence::None, "array.example", request("pvc-b", GIB)).await.unwrap();
-    assert_eq!(open.volume.export, Export::AnyHost);
+    for (fence, export) in [(Fence::Acl, Export::Off), (Fence::None, Export::AnyHost)] {
+        let backend = backend(Bytes::gib(10), fence);
+        assert_eq!(create(&backend, request("pvc-a", GIB)).await.unwrap().volume.export, export);
+    }
 }
 
 #[tokio::test]
 async fn an_answer_that_was_lost_is_given_again() {
-    let array = FakeArray::new(Bytes::gib(10));
+    let backend = backend(Bytes::gib(10), Fence::Acl);
     let lost = array::Error::Lost { reason: "reset".into() };
-    array.fail_once(Fault::After(lost.clone()));
-    assert_eq!(created(&array, request("pvc-a", GIB)).await, Err(Error::Array(lost)));
-    let first = created(&array, request("pvc-a", GIB)).await.unwrap();
-    assert_eq!(created(&array, request("pvc-a", GIB)).await.unwrap(), first);
-    assert_eq!(array.volumes(), [first.volume]);
+    backend.array.fail_once(Fault::After(lost.clone()));
+    assert_eq!(create(&backend, request("pvc-a", GIB)).await, Err(Error::Array(lost)));
+    let first = create(&backend, request("pvc-a", GIB)).await.unwrap();
+    assert_eq!(create(&backend, request("pvc-a", GIB)).await.unwrap(), first);
+    assert_eq!(backend.array.volumes(), [first.volume]);
 }
 
 #[tokio::test]
 async fn the_same_name_with_another_size_is_a_conflict() {
-    let array = FakeArray::new(Bytes::gib(10));
-    created(&array, request("pvc-a", GIB)).await.unwrap();
-    assert_eq!(created(&array, request("pvc-a", 2 * GIB)).await.unwrap_err().kind(), Kind::Conflict);
+    let backend = backend(Bytes::gib(10), Fence::Acl);
+    create(&backend, request("pvc-a", GIB)).await.unwrap();
+    assert_eq!(create(&backend, request("pvc-a", 2 * GIB)).await.unwrap_err().kind(), Kind::Conflict);
 }
 
 #[tokio::test]
 async fn a_full_array_is_full() {
-    let array = FakeArray::new(Bytes::gib(1));
-    assert_eq!(created(&array, request("pvc-a", 2 * GIB)).await.unwrap_err().kind(), Kind::Full);
-    assert!(array.volumes().is_empty());
+    let backend = backend(Bytes::gib(1), Fence::Acl);
+    assert_eq!(create(&backend, request("pvc-a", 2 * GIB)).await.unwrap_err().kind(), Kind::Full);
+    assert!(backend.array.volumes().is_empty());
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rds_csi_api::csi::controller_server;
 use rds_csi_api::csi::controller_service_capability::{Rpc as RpcCapability, Type, rpc};
 use rds_csi_api::serve::call::{Call, Calls};
-use rds_csi_api::{ManagedPrefix, Portal, PublishContext, Rpc, VolumeId, csi, status};
+use rds_csi_api::{ManagedPrefix, PublishContext, Rpc, csi, status};
 use tonic::{Request, Response, Status};
 
 use super::parse;
-use crate::array::{Array, Pool};
-use crate::attachments::Fence;
+use crate::array::Array;
 use crate::attachments::store::Store;
+use crate::backends::{Backend, Backends};
 use crate::create::{Created, create};
 use crate::delete::delete;
 use crate::node_agents::Witness;
@@ -22,22 +22,14 @@ use crate::validate::validate;
 /// What the verbs work with.
 #[derive(Debug)]
 pub struct Driver<A, S, W> {
-    /// The array.
-    pub array: A,
+    /// The arrays.
+    pub backends: Backends<A>,
     /// Who holds what.
     pub store: S,
     /// Who can say what a node has.
     pub nodes: W,
-    /// Whether nodes can be shut out.
-    pub fence: Fence,
-    /// Where volumes live.
-    pub pool: Pool,
-    /// Which volumes of the array are the driver's.
+    /// Which volumes of the arrays are the driver's.
     pub prefix: ManagedPrefix,
-    /// Where nodes connect, unless a StorageClass says otherwise.
-    pub portal: Portal,
-    /// The array by its name for control, for people to read in a volume's context.
-    pub array_address: String,
 }
 
 /// The service.
@@ -67,16 +59,13 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         &self,
         request: Request<csi::CreateVolumeRequest>,
     ) -> Answer<csi::CreateVolumeResponse> {
-        let driver = Arc::clone(&self.driver);
-        let request = match parse::create(&request.into_inner(), driver.portal, &driver.pool, &driver.prefix)
-        {
-            Ok(request) => request,
+        let Driver { backends, prefix, .. } = &*self.driver;
+        let (backend, request) = match parse::create(&request.into_inner(), backends, prefix) {
+            Ok(parsed) => parsed,
             Err(error) => return self.refuse(Rpc::CreateVolume, error).await,
         };
-        let id = VolumeId::for_name(None, &request.name);
-        let work = async move {
-            create(&driver.array, driver.fence, &driver.array_address, request).await.map(created)
-        };
+        let id = request.id.clone();
+        let work = async move { create(&backend, request).await.map(created) };
         self.calls.run(Call::on(Rpc::CreateVolume, &id), work).await
     }
 
@@ -85,16 +74,16 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Answer<csi::DeleteVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let id = match parse::volume_id(&request.into_inner().volume_id, &driver.prefix) {
-            Ok(id) => id,
+        let volume_id = request.into_inner().volume_id;
+        let (backend, id) = match parse::volume_id(&volume_id, &driver.backends, &driver.prefix) {
+            Ok(parsed) => parsed,
             Err(error) => return self.refuse(Rpc::DeleteVolume, error).await,
         };
-        let call = Call::on(Rpc::DeleteVolume, &id);
         let volume = id.clone();
         let work = async move {
-            delete(&driver.array, &driver.store, volume).await.map(|()| csi::DeleteVolumeResponse {})
+            delete(&backend.array, &driver.store, volume).await.map(|()| csi::DeleteVolumeResponse {})
         };
-        self.calls.run(call, work).await
+        self.calls.run(Call::on(Rpc::DeleteVolume, &id), work).await
     }
 
     async fn controller_publish_volume(
@@ -102,15 +91,15 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::ControllerPublishVolumeRequest>,
     ) -> Answer<csi::ControllerPublishVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let request = match parse::publish(&request.into_inner(), driver.portal, &driver.prefix) {
-            Ok(request) => request,
+        let (backend, request) = match parse::publish(&request.into_inner(), &driver.backends, &driver.prefix)
+        {
+            Ok(parsed) => parsed,
             Err(error) => return self.refuse(Rpc::ControllerPublishVolume, error).await,
         };
         let id = request.id.clone();
         let work = async move {
-            publish(&driver.array, &driver.store, driver.fence, request)
-                .await
-                .map(|context| published(&context))
+            let context = publish(&backend.array, &driver.store, backend.fence, request).await;
+            context.map(|context| published(&context))
         };
         self.calls.run(Call::on(Rpc::ControllerPublishVolume, &id), work).await
     }
@@ -120,14 +109,15 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::ControllerUnpublishVolumeRequest>,
     ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
         let driver = Arc::clone(&self.driver);
-        let (id, from) = match parse::unpublish(&request.into_inner(), &driver.prefix) {
-            Ok(request) => request,
-            Err(error) => return self.refuse(Rpc::ControllerUnpublishVolume, error).await,
-        };
+        let (backend, (id, from)) =
+            match parse::unpublish(&request.into_inner(), &driver.backends, &driver.prefix) {
+                Ok(parsed) => parsed,
+                Err(error) => return self.refuse(Rpc::ControllerUnpublishVolume, error).await,
+            };
         let volume = id.clone();
         let work = async move {
-            let Driver { array, store, nodes, fence, .. } = &*driver;
-            unpublish(array, store, nodes, *fence, volume, from).await?;
+            let Driver { store, nodes, .. } = &*driver;
+            unpublish(&backend.array, store, nodes, backend.fence, volume, from).await?;
             Ok::<_, crate::unpublish::Error>(csi::ControllerUnpublishVolumeResponse {})
         };
         self.calls.run(Call::on(Rpc::ControllerUnpublishVolume, &id), work).await
@@ -137,18 +127,18 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         &self,
         request: Request<csi::ValidateVolumeCapabilitiesRequest>,
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
-        let driver = Arc::clone(&self.driver);
+        let Driver { backends, prefix, .. } = &*self.driver;
         let request = request.into_inner();
-        let id = match parse::volume_id(&request.volume_id, &driver.prefix) {
+        let parsed = match parse::volume_id(&request.volume_id, backends, prefix) {
             Ok(_) if request.volume_capabilities.is_empty() => Err(parse::Error::NoCapabilities),
             parsed => parsed,
         };
-        let id = match id {
-            Ok(id) => id,
+        let (backend, id) = match parsed {
+            Ok(parsed) => parsed,
             Err(error) => return self.refuse(Rpc::ValidateVolumeCapabilities, error).await,
         };
-        let answer = validated(request, driver.portal, &driver.pool);
-        let work = async move { validate(&driver.array, id).await.map(|()| answer) };
+        let answer = validated(request, &backend);
+        let work = async move { validate(&backend.array, id).await.map(|()| answer) };
         self.calls.run(Call::new(Rpc::ValidateVolumeCapabilities), work).await
     }
 
@@ -257,13 +247,12 @@ fn published(context: &PublishContext) -> csi::ControllerPublishVolumeResponse {
 }
 
 /// Confirms what was asked if all of it can be served; else says what cannot, which is no error (CSI 1.13).
-fn validated(
+fn validated<A>(
     request: csi::ValidateVolumeCapabilitiesRequest,
-    portal: Portal,
-    pool: &Pool,
+    backend: &Backend<A>,
 ) -> csi::ValidateVolumeCapabilitiesResponse {
     use csi::validate_volume_capabilities_response::Confirmed;
-    match parse::usable(&request, portal, pool) {
+    match parse::usable(&request, backend) {
         Err(error) => {
             csi::ValidateVolumeCapabilitiesResponse { confirmed: None, message: status::chain(&error) }
         }

@@ -1,16 +1,17 @@
 //! Requests from the wire, checked and in the words of the verbs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rds_csi_api::bytes::Negative;
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{
-    Access, Bytes, Capability, Failure, Kind, ManagedPrefix, Nqn, Portal, VolumeContext, VolumeId,
-    capability, context, csi,
+    Access, Bytes, Capability, Failure, Kind, ManagedPrefix, Nqn, VolumeContext, VolumeId, capability,
+    context, csi,
 };
 
-use crate::array::Pool;
 use crate::attachments::{Claim, Rights, Shape};
+use crate::backends::{Backend, Backends, Unknown};
 use crate::create::{self, CapacityRange};
 use crate::parameters::{self, Parameters};
 use crate::publish;
@@ -35,6 +36,8 @@ pub(super) enum Error {
     #[error(transparent)]
     Parameters(#[from] parameters::Error),
     #[error(transparent)]
+    Backend(#[from] Unknown),
+    #[error(transparent)]
     Context(#[from] context::Error),
     #[error("{field} is not supported: {fix}")]
     Unsupported { field: &'static str, fix: &'static str },
@@ -51,16 +54,19 @@ impl Failure for Error {
             | Self::Context(_)
             | Self::Unsupported { .. } => Kind::Invalid,
             Self::Parameters(error) => error.kind(),
+            Self::Backend(error) => error.kind(),
         }
     }
 }
 
-pub(super) fn create(
+/// A request, and the array that it is about.
+type On<A, T> = (Arc<Backend<A>>, T);
+
+pub(super) fn create<A>(
     request: &csi::CreateVolumeRequest,
-    portal: Portal,
-    pool: &Pool,
+    backends: &Backends<A>,
     prefix: &ManagedPrefix,
-) -> Result<create::Request, Error> {
+) -> Result<On<A, create::Request>, Error> {
     if request.volume_content_source.is_some() {
         let fix = "snapshots and clones are not served; create an empty volume and copy the data";
         return Err(Error::Unsupported { field: "volume_content_source", fix });
@@ -69,14 +75,15 @@ pub(super) fn create(
         let fix = "volumes are not modified; leave the VolumeAttributesClass out";
         return Err(Error::Unsupported { field: "mutable_parameters", fix });
     }
-    let name = request.name.parse()?;
-    managed(VolumeId::for_name(None, &name), prefix)?;
-    Ok(create::Request {
-        name,
+    let backend = backends.of(None)?;
+    let id = VolumeId::for_name(backend.name.as_ref(), &request.name.parse()?);
+    let request = create::Request {
+        id: managed(id, prefix)?,
         range: range(request.capacity_range)?,
         capabilities: capabilities(&request.volume_capabilities)?,
-        parameters: Parameters::parse(&request.parameters, portal, pool)?,
-    })
+        parameters: Parameters::parse(&request.parameters, backend.portal, &backend.pool)?,
+    };
+    Ok((backend, request))
 }
 
 /// 0 is 'not given' (CSI 1.13, `CapacityRange`).
@@ -99,12 +106,12 @@ fn capabilities(capabilities: &[csi::VolumeCapability]) -> Result<Vec<Capability
     Ok(capabilities.iter().map(|capability| Capability::parse(Some(capability))).collect::<Result<_, _>>()?)
 }
 
-pub(super) fn publish(
+pub(super) fn publish<A>(
     request: &csi::ControllerPublishVolumeRequest,
-    portal: Portal,
+    backends: &Backends<A>,
     prefix: &ManagedPrefix,
-) -> Result<publish::Request, Error> {
-    let id = volume_id(&request.volume_id, prefix)?;
+) -> Result<On<A, publish::Request>, Error> {
+    let (backend, id) = volume_id(&request.volume_id, backends, prefix)?;
     let node = request.node_id.parse()?;
     let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
     let claim = Claim {
@@ -117,7 +124,8 @@ pub(super) fn publish(
         rights: if request.readonly { Rights::Read } else { Rights::Write },
     };
     let context = context(&request.volume_context)?;
-    Ok(publish::Request { id, claim, portal: context.map_or(portal, |context| context.portal) })
+    let portal = context.map_or(backend.portal, |context| context.portal);
+    Ok((backend, publish::Request { id, claim, portal }))
 }
 
 /// A PV made by hand may have none; then the array itself says where it is.
@@ -125,32 +133,37 @@ fn context(map: &HashMap<String, String>) -> Result<Option<VolumeContext>, Error
     if map.is_empty() { Ok(None) } else { Ok(Some(VolumeContext::parse(map)?)) }
 }
 
-pub(super) fn unpublish(
+pub(super) fn unpublish<A>(
     request: &csi::ControllerUnpublishVolumeRequest,
+    backends: &Backends<A>,
     prefix: &ManagedPrefix,
-) -> Result<(VolumeId, From), Error> {
-    let id = volume_id(&request.volume_id, prefix)?;
+) -> Result<On<A, (VolumeId, From)>, Error> {
+    let (backend, id) = volume_id(&request.volume_id, backends, prefix)?;
     let from = match request.node_id.as_str() {
         "" => From::Everywhere,
         node => From::Node(node.parse()?),
     };
-    Ok((id, from))
+    Ok((backend, (id, from)))
 }
 
 /// Whether a volume could be used so, and could have been created so.
-pub(super) fn usable(
+pub(super) fn usable<A>(
     request: &csi::ValidateVolumeCapabilitiesRequest,
-    portal: Portal,
-    pool: &Pool,
+    backend: &Backend<A>,
 ) -> Result<(), Error> {
     capabilities(&request.volume_capabilities)?;
     context(&request.volume_context)?;
-    Parameters::parse(&request.parameters, portal, pool)?;
+    Parameters::parse(&request.parameters, backend.portal, &backend.pool)?;
     Ok(())
 }
 
-pub(super) fn volume_id(text: &str, prefix: &ManagedPrefix) -> Result<VolumeId, Error> {
-    managed(text.parse()?, prefix)
+pub(super) fn volume_id<A>(
+    text: &str,
+    backends: &Backends<A>,
+    prefix: &ManagedPrefix,
+) -> Result<On<A, VolumeId>, Error> {
+    let id = managed(text.parse()?, prefix)?;
+    Ok((backends.of(id.backend().as_ref())?, id))
 }
 
 /// A node's own system may run from a volume of the same array, and nothing on the array tells it from one of ours.

@@ -3,9 +3,10 @@
 use rds_csi_api::csi::volume_capability::access_mode::Mode;
 use rds_csi_api::csi::volume_capability::{AccessMode as WireMode, AccessType, BlockVolume, MountVolume};
 use rds_csi_api::status::chain;
-use rds_csi_api::{AccessMode, NodeName};
+use rds_csi_api::{AccessMode, NodeName, Portal};
 
 use super::*;
+use crate::attachments::Fence;
 
 fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
     csi::VolumeCapability { access_type: Some(access), access_mode: Some(WireMode { mode: mode.into() }) }
@@ -15,8 +16,16 @@ fn filesystem() -> csi::VolumeCapability {
     capability(AccessType::Mount(MountVolume::default()), Mode::SingleNodeWriter)
 }
 
-fn portal() -> Portal {
-    Portal::parse("10.0.0.1", None).unwrap()
+fn backends() -> Backends<()> {
+    let (pool, portal) = ("pool".parse().unwrap(), Portal::parse("10.0.0.1", None).unwrap());
+    Backends::only(Backend {
+        name: None,
+        array: (),
+        fence: Fence::Acl,
+        pool,
+        portal,
+        address: "array".into(),
+    })
 }
 
 fn prefix() -> ManagedPrefix {
@@ -33,7 +42,7 @@ fn creation() -> csi::CreateVolumeRequest {
 
 #[allow(clippy::needless_pass_by_value, reason = "reads better where it is called")]
 fn refused(request: csi::CreateVolumeRequest) -> String {
-    let error = create(&request, portal(), &"pool".parse().unwrap(), &prefix()).unwrap_err();
+    let error = create(&request, &backends(), &prefix()).unwrap_err();
     assert_eq!(error.kind(), Kind::Invalid);
     chain(&error)
 }
@@ -49,9 +58,9 @@ fn publication() -> csi::ControllerPublishVolumeRequest {
 
 #[test]
 fn a_plain_request_is_understood() {
-    let request = create(&creation(), portal(), &"pool".parse().unwrap(), &prefix()).unwrap();
+    let (backend, request) = create(&creation(), &backends(), &prefix()).unwrap();
     assert_eq!(request.range, CapacityRange::default());
-    assert_eq!(request.parameters.portal, portal());
+    assert_eq!(request.parameters.portal, backend.portal);
 }
 
 #[test]
@@ -92,7 +101,7 @@ fn a_creation_that_cannot_be_served_says_which_field_and_what_to_do() {
 
 #[test]
 fn a_publication_says_which_node_and_how() {
-    let request = publish(&publication(), portal(), &prefix()).unwrap();
+    let (_, request) = publish(&publication(), &backends(), &prefix()).unwrap();
     let node: NodeName = "w1".parse().unwrap();
     assert_eq!(
         request.claim,
@@ -104,7 +113,7 @@ fn a_publication_says_which_node_and_how() {
         readonly: true,
         ..publication()
     };
-    let claim = publish(&shared, portal(), &prefix()).unwrap().claim;
+    let (_, publish::Request { claim, .. }) = publish(&shared, &backends(), &prefix()).unwrap();
     assert_eq!((claim.shape, claim.rights), (Shape::Block, Rights::Read));
 }
 
@@ -113,25 +122,30 @@ fn a_volume_is_reached_where_its_own_context_says() {
     let context = [("nvmeAddress", "10.9.9.9"), ("nqn", "nqn.2000-02.com.mikrotik:pvc-1")];
     let volume_context = context.map(|(key, value)| (key.into(), value.into())).into();
     let request = csi::ControllerPublishVolumeRequest { volume_context, ..publication() };
-    assert_eq!(publish(&request, portal(), &prefix()).unwrap().portal.to_string(), "10.9.9.9:4420");
+    assert_eq!(publish(&request, &backends(), &prefix()).unwrap().1.portal.to_string(), "10.9.9.9:4420");
     let volume_context = [("nqn".to_owned(), "x".to_owned())].into();
     let request = csi::ControllerPublishVolumeRequest { volume_context, ..publication() };
-    assert_eq!(publish(&request, portal(), &prefix()).unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(publish(&request, &backends(), &prefix()).unwrap_err().kind(), Kind::Invalid);
 }
 
 #[test]
 fn malformed_ids_are_refused_before_anything_else() {
     for id in ["", "../x", "a b", "a\"; /system/reset-configuration", "a/b/c"] {
         let request = csi::ControllerPublishVolumeRequest { volume_id: id.into(), ..publication() };
-        assert!(chain(&publish(&request, portal(), &prefix()).unwrap_err()).contains("volume id"), "{id}");
+        assert!(chain(&publish(&request, &backends(), &prefix()).unwrap_err()).contains("volume id"), "{id}");
         let request = csi::ControllerUnpublishVolumeRequest { volume_id: id.into(), ..Default::default() };
-        assert!(unpublish(&request, &prefix()).is_err() && volume_id(id, &prefix()).is_err(), "{id}");
+        assert!(
+            unpublish(&request, &backends(), &prefix()).is_err()
+                && volume_id(id, &backends(), &prefix()).is_err(),
+            "{id}"
+        );
     }
     let request = csi::ControllerPublishVolumeRequest { node_id: String::new(), ..publication() };
-    assert!(chain(&publish(&request, portal(), &prefix()).unwrap_err()).contains("node name"));
+    assert!(chain(&publish(&request, &backends(), &prefix()).unwrap_err()).contains("node name"));
     let request = csi::ControllerPublishVolumeRequest { volume_capability: None, ..publication() };
     assert!(
-        chain(&publish(&request, portal(), &prefix()).unwrap_err()).contains("volume_capability is missing")
+        chain(&publish(&request, &backends(), &prefix()).unwrap_err())
+            .contains("volume_capability is missing")
     );
 }
 
@@ -142,16 +156,16 @@ fn a_volume_that_the_prefix_does_not_cover_is_nobody_s_business_here() {
     let detach = csi::ControllerUnpublishVolumeRequest { volume_id: id.into(), ..Default::default() };
     let other = "nqn.2000-02.com.mikrotik:other-".parse().unwrap();
     for refused in [
-        publish(&publication, portal(), &prefix()).err(),
-        unpublish(&detach, &prefix()).err(),
-        volume_id(id, &prefix()).err(),
-        create(&creation(), portal(), &"pool".parse().unwrap(), &other).err(),
+        publish(&publication, &backends(), &prefix()).err(),
+        unpublish(&detach, &backends(), &prefix()).err(),
+        volume_id(id, &backends(), &prefix()).err(),
+        create(&creation(), &backends(), &other).err(),
     ] {
         let refused = refused.unwrap();
         assert_eq!(refused.kind(), Kind::Invalid);
         assert!(chain(&refused).contains("correct --managed-nqn-prefix"), "{refused}");
     }
-    let refused = volume_id(id, &prefix()).unwrap_err().to_string();
+    let refused = volume_id(id, &backends(), &prefix()).unwrap_err().to_string();
     assert!(
         refused.contains("volume nixos-var") && refused.contains("nqn.2000-02.com.mikrotik:pvc-;"),
         "{refused}"
