@@ -31,6 +31,40 @@ pub struct Args {
     #[arg(long, env = "RDS_CSI_CSI_SOCKET", value_name = "PATH")]
     csi_socket: PathBuf,
 
+    #[command(flatten)]
+    array: ArrayArgs,
+
+    /// How a node that does not answer is kept from writing: not at all (none), or by the array's list of admitted hosts (acl)
+    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl", value_parser = fence)]
+    fence: Fence,
+
+    /// Where a node's agent listens; once per node
+    #[arg(long, env = "RDS_CSI_NODE_AGENT", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
+    node_agent: Vec<AgentAddress>,
+    /// Certificate authority of the agents (PEM)
+    #[arg(long, env = "RDS_CSI_AGENT_CA", value_name = "PATH")]
+    agent_ca: Option<PathBuf>,
+    /// The controller's certificate towards the agents (PEM)
+    #[arg(long, env = "RDS_CSI_AGENT_CERT", value_name = "PATH")]
+    agent_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, env = "RDS_CSI_AGENT_KEY", value_name = "PATH")]
+    agent_key: Option<PathBuf>,
+
+    /// Where to serve /healthz, /readyz and /metrics
+    #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9808")]
+    admin_listen: SocketAddr,
+    /// OTLP endpoint (gRPC) to send traces to, such as http://collector:4317
+    #[arg(long, env = "RDS_CSI_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// Form of the log on standard error
+    #[arg(long, env = "RDS_CSI_LOG_FORMAT", value_name = "text|json", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// The array, and what of it is this cluster's.
+#[derive(Debug, clap::Args)]
+pub struct ArrayArgs {
     /// The array's host name or address for SSH
     #[arg(long, env = "RDS_CSI_ARRAY_ADDRESS", value_name = "HOST", value_parser = word)]
     array_address: String,
@@ -59,9 +93,6 @@ pub struct Args {
     /// TCP port of the exports
     #[arg(long, env = "RDS_CSI_NVME_PORT", value_name = "PORT", default_value_t = 4420)]
     nvme_port: u16,
-    /// How a node that does not answer is kept from writing: not at all (none), or by the array's list of admitted hosts (acl)
-    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl", value_parser = fence)]
-    fence: Fence,
     /// What tells this cluster's volumes from those of others on the array
     #[arg(long, env = "RDS_CSI_CLUSTER_ID", value_name = "ID")]
     cluster_id: ClusterId,
@@ -69,29 +100,20 @@ pub struct Args {
     /// run from other volumes of the same array
     #[arg(long, env = "CSI_MANAGED_NQN_PREFIX", value_name = "PREFIX")]
     managed_nqn_prefix: ManagedPrefix,
+}
 
-    /// Where a node's agent listens; once per node
-    #[arg(long, env = "RDS_CSI_NODE_AGENT", value_name = "NAME=HOST:PORT", value_delimiter = ',')]
-    node_agent: Vec<AgentAddress>,
-    /// Certificate authority of the agents (PEM)
-    #[arg(long, env = "RDS_CSI_AGENT_CA", value_name = "PATH")]
-    agent_ca: Option<PathBuf>,
-    /// The controller's certificate towards the agents (PEM)
-    #[arg(long, env = "RDS_CSI_AGENT_CERT", value_name = "PATH")]
-    agent_cert: Option<PathBuf>,
-    /// Its key (PEM)
-    #[arg(long, env = "RDS_CSI_AGENT_KEY", value_name = "PATH")]
-    agent_key: Option<PathBuf>,
-
-    /// Where to serve /healthz, /readyz and /metrics
-    #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9808")]
-    admin_listen: SocketAddr,
-    /// OTLP endpoint (gRPC) to send traces to, such as http://collector:4317
-    #[arg(long, env = "RDS_CSI_OTLP_ENDPOINT", value_name = "URL")]
-    otlp_endpoint: Option<String>,
-    /// Form of the log on standard error
-    #[arg(long, env = "RDS_CSI_LOG_FORMAT", value_name = "text|json", default_value = "text")]
-    log_format: LogFormat,
+/// The array, and what of it is this cluster's.
+pub struct ArrayConfig {
+    /// Its SSH service.
+    pub ssh: Settings,
+    /// Where volumes live.
+    pub pool: Pool,
+    /// Whose they are.
+    pub cluster: ClusterId,
+    /// Which volumes of the array are the driver's.
+    pub prefix: ManagedPrefix,
+    /// Where nodes connect.
+    pub portal: Portal,
 }
 
 /// Everything the program needs to know.
@@ -142,12 +164,11 @@ pub enum Error {
     Twice(NodeName),
 }
 
-impl TryFrom<Args> for Config {
+impl TryFrom<ArrayArgs> for ArrayConfig {
     type Error = Error;
 
-    fn try_from(args: Args) -> Result<Self, Error> {
-        let Args {
-            csi_socket,
+    fn try_from(args: ArrayArgs) -> Result<Self, Error> {
+        let ArrayArgs {
             array_address,
             array_port,
             array_user,
@@ -157,9 +178,42 @@ impl TryFrom<Args> for Config {
             pool,
             nvme_address,
             nvme_port,
-            fence,
             cluster_id,
             managed_nqn_prefix,
+        } = args;
+        // ssh reads these itself, again at every connect; one that is missing now is a mistake to tell at once.
+        for (flag, path) in [("--array-key", &array_key), ("--array-known-hosts", &array_known_hosts)] {
+            fs::read(path).map_err(|source| Error::File { flag, path: path.clone(), source })?;
+        }
+        Ok(Self {
+            ssh: Settings {
+                destination: Destination {
+                    host: array_address,
+                    port: array_port,
+                    user: array_user,
+                    key: array_key,
+                    known_hosts: array_known_hosts,
+                },
+                sessions: array_sessions,
+                connect_timeout: CONNECT_TIMEOUT,
+                command_timeout: COMMAND_TIMEOUT,
+            },
+            pool,
+            cluster: cluster_id,
+            prefix: managed_nqn_prefix,
+            portal: Portal { address: nvme_address, port: nvme_port },
+        })
+    }
+}
+
+impl TryFrom<Args> for Config {
+    type Error = Error;
+
+    fn try_from(args: Args) -> Result<Self, Error> {
+        let Args {
+            csi_socket,
+            array,
+            fence,
             node_agent,
             agent_ca,
             agent_cert,
@@ -168,10 +222,7 @@ impl TryFrom<Args> for Config {
             otlp_endpoint,
             log_format,
         } = args;
-        // ssh reads these itself, again at every connect; one that is missing now is a mistake to tell at once.
-        for (flag, path) in [("--array-key", &array_key), ("--array-known-hosts", &array_known_hosts)] {
-            fs::read(path).map_err(|source| Error::File { flag, path: path.clone(), source })?;
-        }
+        let ArrayConfig { ssh, pool, cluster, prefix, portal } = array.try_into()?;
         let mut addresses = BTreeMap::new();
         for AgentAddress { node, authority } in node_agent {
             if addresses.insert(node.clone(), authority).is_some() {
@@ -189,25 +240,14 @@ impl TryFrom<Args> for Config {
             };
             NodeAgents::At(addresses, credentials)
         };
-        let instance = cluster_id.to_string();
+        let instance = cluster.to_string();
         Ok(Self {
             csi_socket,
-            ssh: Settings {
-                destination: Destination {
-                    host: array_address,
-                    port: array_port,
-                    user: array_user,
-                    key: array_key,
-                    known_hosts: array_known_hosts,
-                },
-                sessions: array_sessions,
-                connect_timeout: CONNECT_TIMEOUT,
-                command_timeout: COMMAND_TIMEOUT,
-            },
+            ssh,
             pool,
-            cluster: cluster_id,
-            prefix: managed_nqn_prefix,
-            portal: Portal { address: nvme_address, port: nvme_port },
+            cluster,
+            prefix,
+            portal,
             fence,
             agents,
             admin_listen,
