@@ -18,7 +18,7 @@ use super::{
     Subject, Volume, Wanted, WantedSnapshot,
 };
 use reply::{Disk, Known, Reply};
-use script::{Mark, Nonce, Place};
+use script::{Mark, Place};
 use session::Session;
 
 pub use session::{Destination, Keeper, Settings};
@@ -43,24 +43,22 @@ impl RouterOs {
         self.session.is_up()
     }
 
-    /// Runs one line about one volume; what it printed before its report.
-    async fn run(&self, what: &'static str, place: &Place<'_>, statements: &str) -> Result<String, Error> {
-        let nonce = Nonce::fresh();
-        let line = place.framed(statements, &nonce);
+    /// Runs one call about one volume; what it printed before its report.
+    async fn run(&self, what: &'static str, place: &Place<'_>, statements: String) -> Result<String, Error> {
         let span = tracing::info_span!(
             "routeros",
             otel.name = what,
             otel.kind = "client",
             server.address = self.host()
         );
-        let answer = self.session.run(&line).instrument(span).await.map_err(|error| match error {
+        let call = place.call(what, statements);
+        let reply = self.session.run(call).instrument(span).await.map_err(|error| match error {
             session::Error::Unreachable(reason) => Error::Unreachable { reason },
             session::Error::Lost(reason) => Error::Lost { reason },
             session::Error::Late => Error::Late { after: self.session.settings().command_timeout },
         })?;
-        tracing::debug!(line, answer, "the array answered");
         let subject = Subject::from(place.id);
-        match reply::read(&answer, &nonce) {
+        match reply {
             Reply::Done(printed) => Ok(printed),
             Reply::Stopped(mark) => Err(stopped(mark, place)),
             Reply::Failed(Known::NoSpace, text) => Err(Error::Full { subject, text }),
@@ -74,15 +72,15 @@ impl RouterOs {
         }
     }
 
-    /// Runs one line that ends by showing the disk; the disk.
-    async fn disk(&self, what: &'static str, place: &Place<'_>, statements: &str) -> Result<Disk, Error> {
+    /// Runs one call that ends by showing the disk; the disk.
+    async fn disk(&self, what: &'static str, place: &Place<'_>, statements: String) -> Result<Disk, Error> {
         let printed = self.run(what, place, statements).await?;
         reply::disk(&printed)
             .map_err(|why| garbled(&why.to_string(), &printed))?
             .ok_or_else(|| Error::Missing(place.id.clone()))
     }
 
-    /// Runs one line that sets who may connect, and holds the array to it.
+    /// Runs one call that sets who may connect, and holds the array to it.
     async fn let_in(
         &self,
         what: &'static str,
@@ -93,7 +91,7 @@ impl RouterOs {
         let nqn = Nqn::of_volume(id);
         let place = self.place(id, &nqn);
         let statements = line(&place);
-        let disk = self.disk(what, &place, &statements).await?;
+        let disk = self.disk(what, &place, statements).await?;
         obedient(volume(&place, &disk)?, wanted)
     }
 
@@ -121,7 +119,7 @@ impl Array for RouterOs {
         let nqn = Nqn::of_volume(&wanted.id);
         let place = self.place(&wanted.id, &nqn);
         let line = place.create(size, wanted.port, &wanted.export, &wanted.label);
-        let disk = self.disk("create", &place, &line).await?;
+        let disk = self.disk("create", &place, line).await?;
         let owner = disk.comment.split(' ').next().filter(|owner| owner.starts_with("rds-csi:"));
         // A disk without a comment counts as ours: the Go driver wrote none.
         let owner = owner.map_or_else(|| place.owner(), Into::into);
@@ -149,14 +147,14 @@ impl Array for RouterOs {
     async fn volume(&self, id: &VolumeId) -> Result<Volume, Error> {
         let nqn = Nqn::of_volume(id);
         let place = self.place(id, &nqn);
-        let disk = self.disk("show", &place, script::SHOW).await?;
+        let disk = self.disk("show", &place, script::SHOW.into()).await?;
         volume(&place, &disk)
     }
 
     async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
         let nqn = Nqn::of_volume(id);
         let place = self.place(id, &nqn);
-        self.run("delete", &place, &place.delete()).await.map(drop)
+        self.run("delete", &place, place.delete()).await.map(drop)
     }
 
     async fn admit(&self, id: &VolumeId, export: &Export) -> Result<Volume, Error> {

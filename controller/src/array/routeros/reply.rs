@@ -1,4 +1,4 @@
-//! What the array's answer to one line says: done, with the disk as it now is; failed, and why; or neither.
+//! What the array's answer to one call says: done, with the disk as it now is; failed, and why; or neither.
 //!
 //! RouterOS prints its errors on standard output and exits with 0, so nothing counts but our own frame.
 
@@ -8,13 +8,13 @@ use rds_csi_api::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::script::{Mark, Nonce};
+use super::script::Mark;
 
 /// How much of an answer is kept for an error's message.
 const KEPT: usize = 600;
 
-/// How a line ended.
-#[derive(Debug, PartialEq, Eq)]
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     /// It ran to its end. What it printed before that.
     Done(String),
@@ -38,28 +38,13 @@ pub(super) enum Known {
     Other,
 }
 
-/// Reads a whole answer.
-pub(super) fn read(answer: &str, nonce: &Nonce) -> Reply {
-    let lines: Vec<&str> = answer.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    if let Some((last, before)) = lines.split_last()
-        && *last == nonce.done()
-    {
-        return Reply::Done(before.join("\n"));
-    }
-    // A message may run over several lines; all that follows belongs to it.
-    let failed = nonce.failed();
-    if let Some(at) = lines.iter().position(|line| line.starts_with(&failed)) {
-        let message = lines[at..].join("\n").split_off(failed.len());
-        return match Mark::ALL.into_iter().find(|mark| message.starts_with(mark.as_str())) {
-            Some(mark) => Reply::Stopped(mark),
-            None => Reply::Failed(known(&message), kept(&message)),
-        };
-    }
-    // A line that cannot be read is complained about before anything of it runs, frame included. Only one that begins the
-    // answer is that; the same words further down may be data.
-    match lines.first() {
-        Some(first) if is_syntax_complaint(first) => Reply::NotUnderstood(kept(answer)),
-        _ => Reply::Unknown(kept(answer)),
+impl Reply {
+    /// What a frame reported that failed: one of our own checks, or RouterOS.
+    pub(super) fn failed(message: &str) -> Self {
+        match Mark::ALL.into_iter().find(|mark| message.starts_with(mark.as_str())) {
+            Some(mark) => Self::Stopped(mark),
+            None => Self::Failed(known(message), kept(message)),
+        }
     }
 }
 
@@ -72,7 +57,8 @@ fn known(message: &str) -> Known {
     TEXTS.iter().find(|(text, _)| message.contains(text)).map_or(Known::Other, |(_, known)| *known)
 }
 
-fn is_syntax_complaint(line: &str) -> bool {
+/// Whether RouterOS says so of a line that it cannot read.
+pub(super) fn is_syntax_complaint(line: &str) -> bool {
     const TEXTS: [&str; 5] = [
         "expected end of command",
         "syntax error",

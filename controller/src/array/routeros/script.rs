@@ -1,36 +1,19 @@
-//! The only place that writes RouterOS script: one line per operation, which observes, does what is left to do, and proves
+//! The only place that writes RouterOS script: one call per operation, which observes, does what is left to do, and proves
 //! what it did.
 //!
-//! Values get in as numbers or through [`quote`], and in no other way. A line reports in a frame with a nonce of its own, so
-//! that nothing stored on the array can pass for its report.
+//! Values get in as numbers or through [`quote`], and in no other way. How several calls become one line, and what tells
+//! their reports from everything else, is the session's business.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use rds_csi_api::{Bytes, Nqn, VolumeId};
-use uuid::Uuid;
 
+use super::session::Call;
 use crate::array::{ClusterId, Export, Label, Pool};
 
-/// What tells a line's own report from everything else in its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Nonce(String);
-
-impl Nonce {
-    pub(super) fn fresh() -> Self {
-        Self(Uuid::new_v4().simple().to_string())
-    }
-
-    /// The last line of an answer to a line that ran to its end.
-    pub(super) fn done(&self) -> String {
-        format!("OK {}", self.0)
-    }
-
-    /// What stands before the message of a line that failed.
-    pub(super) fn failed(&self) -> String {
-        format!("ERR {} ", self.0)
-    }
-}
+/// How much of an answer is read. One disk in JSON takes about 2 kB.
+const LONGEST_ANSWER: usize = 64 << 10;
 
 /// What our own lines say when they stop themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,14 +175,15 @@ impl Place<'_> {
         )
     }
 
-    /// The whole line: the id in `$volume`, the statements, and how they ended.
-    pub(super) fn framed(&self, statements: &str, nonce: &Nonce) -> String {
-        format!(
-            ":onerror e in={{:local volume {id}; {statements}; :put {done}}} do={{:put ({failed} . $e)}}",
-            id = quote(self.id.as_str()),
-            done = quote(nonce.done()),
-            failed = quote(nonce.failed()),
-        )
+    /// The call that runs these statements with the id in `$volume`.
+    pub(super) fn call(&self, name: &'static str, statements: String) -> Call {
+        Call {
+            name,
+            body: statements.into(),
+            arguments: format!("volume={}", quote(self.id.as_str())),
+            answer_limit: LONGEST_ANSWER,
+            about: self.id.to_string(),
+        }
     }
 
     /// Leaves the disk in `$ours`, or stops. A disk without a comment counts as ours: the Go driver wrote none.

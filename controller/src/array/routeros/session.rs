@@ -3,6 +3,8 @@
 //! The connection itself is the business of [`Keeper`], which lives as long as the program does, so that the driver starts
 //! and serves while the array is away.
 
+mod call;
+mod frame;
 mod keeper;
 mod master;
 
@@ -16,14 +18,18 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub(super) use call::Call;
 pub use keeper::Keeper;
 pub use master::Destination;
 
+use frame::Batch;
 use keeper::State;
 use master::Link;
 
-/// How much of an answer is read. One disk in JSON takes about 2 kB.
-const LONGEST_ANSWER: usize = 64 << 10;
+use super::reply::Reply;
+
+/// How much is kept of what ssh says on standard error.
+const LONGEST_COMPLAINT: usize = 4 << 10;
 
 /// How an array's SSH service is used.
 #[derive(Debug, Clone)]
@@ -75,8 +81,8 @@ impl Session {
         matches!(*self.state.borrow(), State::Up(_))
     }
 
-    /// Runs one command and returns what it printed. Its exit status is dropped: RouterOS exits with 0 either way.
-    pub(super) async fn run(&self, command: &str) -> Result<String, Error> {
+    /// Runs one call; how it ended. The exit status is dropped: RouterOS exits with 0 either way.
+    pub(super) async fn run(&self, call: Call) -> Result<Reply, Error> {
         let deadline = Instant::now() + self.settings.command_timeout;
         let busy = || {
             let (sessions, timeout) = (self.settings.sessions, self.settings.command_timeout.as_secs());
@@ -85,7 +91,9 @@ impl Session {
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| busy())?;
         let _turn = turn.map_err(|_| Error::Unreachable("the program is shutting down".into()))?;
         let link = self.link(deadline).await?;
-        let answered = timeout_at(deadline, exchange(&link, command)).await.unwrap_or(Err(Error::Late));
+        let mut batch = Batch::default();
+        batch.push(&call);
+        let answered = timeout_at(deadline, exchange(&link, batch)).await.unwrap_or(Err(Error::Late));
         if let Err(Error::Late | Error::Lost(_)) = answered {
             // It is given no other command. Those that are on their way over it may still arrive.
             link.distrusted().cancel();
@@ -113,20 +121,37 @@ impl Session {
     }
 }
 
-/// One command over the link.
-async fn exchange(link: &Link, command: &str) -> Result<String, Error> {
-    let mut remote = link.session().raw_command(command);
+/// One line over the link.
+async fn exchange(link: &Link, batch: Batch) -> Result<Reply, Error> {
+    let (text, mut answers) = (batch.text(), batch.answers());
+    tracing::debug!(text, "to the array");
+    let mut remote = link.session().raw_command(text);
     remote.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = remote.spawn().await.map_err(|error| not_started(&error))?;
     let pipes = (child.stdout().take(), child.stderr().take());
-    let (Some(stdout), Some(stderr)) = pipes else { return Err(Error::Lost("ssh gave no pipes".into())) };
-    let (answer, complaint) = tokio::join!(bounded(stdout), bounded(stderr));
-    match child.wait().await {
-        // Exit 127 is told as an error, and says no more than any other status.
-        Ok(_) | Err(openssh::Error::Remote(_)) => Ok(if answer.is_empty() { complaint } else { answer }),
-        // The link broke, yet what was printed before may be the whole answer; the frame tells.
-        Err(_) if !answer.is_empty() => Ok(answer),
-        Err(error) => Err(Error::Lost(status::chain(&error))),
+    let (Some(mut stdout), Some(stderr)) = pipes else { return Err(Error::Lost("ssh gave no pipes".into())) };
+    let mut reply = None;
+    let read = async {
+        let (mut chunk, mut silent) = ([0; 4096], true);
+        while let Ok(count @ 1..) = stdout.read(&mut chunk).await {
+            silent = false;
+            answers.read(&chunk[..count], |_, told| reply = Some(told));
+        }
+        silent
+    };
+    let (silent, complaint) = tokio::join!(read, bounded(stderr));
+    let ended = child.wait().await;
+    if silent {
+        answers.read(&complaint, |_, told| reply = Some(told));
+    }
+    answers.end(|_, told| reply = Some(told));
+    match (reply, ended) {
+        // The link broke, yet what was printed before may be the whole answer.
+        (Some(Reply::Unknown(_)) | None, Err(error)) if !matches!(error, openssh::Error::Remote(_)) => {
+            Err(Error::Lost(status::chain(&error)))
+        }
+        (Some(reply), _) => Ok(reply),
+        (None, _) => Err(Error::Lost("ssh ended".into())),
     }
 }
 
@@ -140,13 +165,13 @@ fn not_started(error: &openssh::Error) -> Error {
     }
 }
 
-/// What a pipe gives until its end, and no more than an answer may be long; the rest is read and dropped.
-async fn bounded(mut pipe: impl AsyncRead + Unpin) -> String {
+/// What a pipe gives until its end, and no more than is of use; the rest is read and dropped.
+async fn bounded(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-        let room = LONGEST_ANSWER - kept.len();
+        let room = LONGEST_COMPLAINT - kept.len();
         kept.extend_from_slice(&chunk[..count.min(room)]);
     }
-    String::from_utf8_lossy(&kept).into_owned()
+    kept
 }

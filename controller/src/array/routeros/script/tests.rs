@@ -39,7 +39,6 @@ fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6]
     let (id, cluster): (VolumeId, ClusterId) = (id.parse().unwrap(), cluster.parse().unwrap());
     let (pool, nqn) = ("storage-pool".parse().unwrap(), Nqn::of_volume(&id));
     let place = Place { pool: &pool, cluster: &cluster, id: &id, nqn: &nqn };
-    let nonce = Nonce("0123456789abcdef0123456789abcdef".into());
     [
         SHOW.into(),
         place.create(Bytes::gib(1), 4420, export, label),
@@ -48,7 +47,7 @@ fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6]
         place.fence(export, export),
         place.delete(),
     ]
-    .map(|statements| place.framed(&statements, &nonce))
+    .map(|statements| place.call("operation", statements).line())
 }
 
 #[test]
