@@ -20,6 +20,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::keys::{PrivateKey, PublicKey};
 use tokio::net::TcpListener;
@@ -30,11 +31,11 @@ use backend::linux::Linux;
 use backend::memory::Memory;
 use backend::{Backend, PoolPath};
 use device::Device;
-use ssh::Server;
+use ssh::{Limits, Server};
 
 pub use device::{ArrayState, Dialect, FileDisk, Unset};
 pub use faults::{Effect, Fault};
-pub use journal::Commands;
+pub use journal::{CommandLine, Commands};
 pub use script::Numbers;
 pub use ssh::{Access, keys};
 pub use version::{InvalidVersion, Version};
@@ -66,9 +67,15 @@ pub struct Options {
     pub access: Access,
     /// How many connections, and how many channels, may be open at once.
     pub max_sessions: usize,
+    /// How many bytes a command line may have; a longer one is refused like a mistake in writing. The device has
+    /// a limit, but nobody has published it: the default of 2048 is a guess on the safe side.
+    pub max_line: usize,
     /// Release and habits.
     pub dialect: Dialect,
 }
+
+/// The default of [`Options::max_line`].
+pub const MAX_LINE: usize = 2048;
 
 /// What stores and exports.
 #[derive(Debug)]
@@ -101,6 +108,7 @@ impl Options {
             host_key: keys::generate(),
             access: Access { user: None, keys: keys::authorized(key)? },
             max_sessions: 20,
+            max_line: MAX_LINE,
             dialect,
         })
     }
@@ -126,15 +134,17 @@ pub enum StartError {
 impl Simulator {
     /// Starts a simulator on the current tokio runtime.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { listen, control, storage, pool, host_key, access, max_sessions, dialect } = options;
+        let Options { listen, control, storage, pool, host_key, access, max_sessions, max_line, dialect } =
+            options;
         let backend: Box<dyn Backend> = match storage {
             Storage::Memory { pool_size } => Box::new(Memory::new(pool_size)),
             Storage::Linux { pool_mount, nvme_address } => Box::new(Linux::open(&pool_mount, nvme_address)?),
         };
         let device = Arc::new(Device::new(backend, &pool, dialect, max_sessions)?);
         let (listener, address) = bind(listen).await?;
+        let limits = Limits { sessions: max_sessions, line: max_line };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let server = Arc::new(Server::new(device, access, max_sessions, stop.clone(), tasks.clone()));
+        let server = Arc::new(Server::new(device, access, limits, stop.clone(), tasks.clone()));
         let control_address = match control {
             None => None,
             Some(wanted) => {
@@ -182,6 +192,11 @@ impl Simulator {
     /// Lets nothing more go wrong.
     pub fn clear_faults(&self) {
         self.server.faults.clear();
+    }
+
+    /// Reboots the array, which is away for so long; returns when it serves again.
+    pub async fn reboot(&self, away: Duration) {
+        self.server.reboot(away, 0).await;
     }
 
     /// Writes a number to a file of the pool, in place of a host that has it attached.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
+#[path = "simulator/breaks.rs"]
+mod breaks;
 #[path = "simulator/client.rs"]
 mod client;
 #[path = "simulator/faults.rs"]

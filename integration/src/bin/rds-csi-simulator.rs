@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use rds_csi_integration::simulator::{
-    Access, Dialect, Numbers, Options, Simulator, Storage, Unset, Version, keys,
+    Access, Dialect, MAX_LINE, Numbers, Options, Simulator, Storage, Unset, Version, keys,
 };
 
 /// RouterOS over SSH as a storage driver sees it, without the hardware.
@@ -44,6 +44,9 @@ struct Arguments {
     /// How many connections, and how many channels, may be open at once.
     #[arg(long, env = "RDS_CSI_MAX_SESSIONS", default_value_t = 20)]
     max_sessions: usize,
+    /// How many bytes a command line may have.
+    #[arg(long, env = "RDS_CSI_MAX_LINE", default_value_t = MAX_LINE)]
+    max_line: usize,
     /// Where faults are taken and state is told over HTTP.
     #[arg(long, env = "RDS_CSI_CONTROL_LISTEN")]
     control_listen: Option<SocketAddr>,
@@ -88,6 +91,7 @@ impl Arguments {
             authorized_key,
             user,
             max_sessions,
+            max_line,
             control_listen,
             routeros_version,
         } = self;
@@ -114,6 +118,7 @@ impl Arguments {
             host_key,
             access: Access { user, keys: keys::authorized(&authorized)? },
             max_sessions,
+            max_line,
             dialect: Dialect { version: routeros_version, numbers: Numbers::Floats, unset: Unset::Absent },
         })
     }

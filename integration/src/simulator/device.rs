@@ -10,9 +10,10 @@ mod item;
 mod subvolume;
 mod system;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,7 @@ pub(super) struct Device {
     dialect: Dialect,
     pool: String,
     max_sessions: usize,
-    started: Instant,
+    started: Mutex<Instant>,
     globals: Globals,
     state: Mutex<State>,
 }
@@ -70,6 +71,18 @@ pub(super) struct Handicaps {
     pub space: Space,
     /// Whether the user may change anything.
     pub policy: Policy,
+    /// How far a script gets.
+    pub reach: Reach,
+}
+
+/// How far a script gets before its session ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To its own end.
+    #[default]
+    End,
+    /// Until so many of its commands have changed something.
+    Changes(u32),
 }
 
 /// Whether files can be made and grown.
@@ -121,7 +134,7 @@ impl Device {
             dialect,
             pool: pool.to_owned(),
             max_sessions,
-            started: Instant::now(),
+            started: Mutex::new(Instant::now()),
             globals: Globals::default(),
             state: Mutex::new(state),
         })
@@ -157,6 +170,23 @@ impl Device {
         state.backend.exports()?.iter().try_for_each(|export| state.backend.unexport(&export.nqn))
     }
 
+    /// Exports again what its disks say, and knows nothing of scripts that ran before.
+    pub(super) fn switch_on(&self) -> Result<(), backend::Error> {
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.globals.forget();
+        let mut state = self.state();
+        let offered = state.backend.exports()?;
+        let missing: Vec<Export> = state.disks.values().filter_map(FileDisk::export).collect();
+        missing
+            .iter()
+            .filter(|export| offered.iter().all(|other| other.nqn != export.nqn))
+            .try_for_each(|export| state.backend.export(export))
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     /// The name of the device, as prompts show it.
     pub(super) fn identity(&self) -> String {
         self.state().identity.clone()
@@ -164,22 +194,32 @@ impl Device {
 }
 
 /// One script's access to the device.
-#[derive(Clone)]
 pub(super) struct Session {
     device: Arc<Device>,
     handicaps: Handicaps,
     stop: CancellationToken,
+    /// How many commands have changed something.
+    changes: Cell<u32>,
 }
 
 impl Session {
     /// A session that ends when `stop` says so.
     pub(super) fn new(device: Arc<Device>, handicaps: Handicaps, stop: CancellationToken) -> Self {
-        Self { device, handicaps, stop }
+        Self { device, handicaps, stop, changes: Cell::new(0) }
     }
 
     /// Whether the script must end now.
     pub(super) fn ended(&self) -> bool {
-        self.stop.is_cancelled()
+        let exhausted = match self.handicaps.reach {
+            Reach::End => false,
+            Reach::Changes(most) => self.changes.get() >= most,
+        };
+        exhausted || self.stop.is_cancelled()
+    }
+
+    /// Notes that a command has changed something.
+    pub(super) fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
     }
 
     /// The dialect of the device.
@@ -203,7 +243,7 @@ impl Session {
             Menu::Service => Ok(system::services(device.max_sessions)),
             Menu::Identity => Ok(system::identity(&device.state().identity)),
             Menu::Package => Ok(system::packages(device.dialect.version)),
-            Menu::Resource => Ok(system::resource(device.dialect.version, device.started.elapsed())),
+            Menu::Resource => Ok(system::resource(device.dialect.version, device.uptime())),
         }
     }
 

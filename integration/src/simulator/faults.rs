@@ -38,6 +38,22 @@ pub enum Effect {
     Silence,
     /// The connection breaks before the command does anything.
     DropBefore,
+    /// The connection breaks in the middle of a line: after so many of its commands have changed something (an
+    /// `add`, `set` or `remove` that succeeded and had an item), and nothing of the rest is run.
+    StopAfter {
+        /// How many.
+        statements: u32,
+    },
+    /// All connections break at once and new ones are refused for a time; then the array is back with all that
+    /// it holds, and exports it again. Of the commands under way some are lost, some are done in part and some
+    /// are done, as the seed has it.
+    Reboot {
+        /// How long it is away.
+        milliseconds: u64,
+        /// Another number, another fate for each command.
+        #[serde(default)]
+        seed: u64,
+    },
     /// The connection breaks after the command has done everything, before its first byte of output.
     DropAfter,
     /// The command runs, but what comes back is not its output.
@@ -58,6 +74,12 @@ impl Fault {
     pub fn latency(latency: Duration) -> Self {
         let milliseconds = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
         Self::new(Effect::Latency { milliseconds })
+    }
+
+    /// An array that reboots at the next command and is away for so long.
+    pub fn reboot(away: Duration, seed: u64) -> Self {
+        let milliseconds = u64::try_from(away.as_millis()).unwrap_or(u64::MAX);
+        Self::new(Effect::Reboot { milliseconds, seed }).times(1)
     }
 
     /// The same, so many times only.

@@ -74,10 +74,13 @@ impl Machine<'_> {
         result
     }
 
+    /// An error if the script must end here; handlers of errors end at it as well.
+    fn go_on(&self) -> Result<(), Failure> {
+        if self.session.ended() { Err(Failure::new("interrupted")) } else { Ok(()) }
+    }
+
     fn statement(&mut self, statement: &Statement) -> Result<(), Stop> {
-        if self.session.ended() {
-            return Err(Failure::new("interrupted").into());
-        }
+        self.go_on()?;
         match statement {
             Statement::Local { name, value } => {
                 let value = value.as_ref().map_or(Ok(Value::Nothing), |value| self.value(value))?;

@@ -11,6 +11,11 @@ use super::value::Value;
 pub(crate) struct Globals(Mutex<HashMap<String, Value>>);
 
 impl Globals {
+    /// Forgets all, as a reboot does.
+    pub(crate) fn forget(&self) {
+        self.all().clear();
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<String, Value>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,8 +22,9 @@ fn run(line: &str) -> String {
 fn run_on(version: Version, lines: &[&str]) -> String {
     let dialect = Dialect { version, numbers: Numbers::Floats, unset: Unset::Absent };
     let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20).unwrap();
-    let mut console = Console::new(Arc::new(device), CancellationToken::new());
-    let printed: String = lines.iter().map(|line| console.run(line, Handicaps::default())).collect();
+    let mut console = Console::new(Arc::new(device), usize::MAX);
+    let run = |line: &&str| console.run(line, Handicaps::default(), CancellationToken::new()).unwrap();
+    let printed: String = lines.iter().map(run).collect();
     printed.strip_suffix("\r\n").unwrap_or(&printed).to_owned()
 }
 

@@ -81,10 +81,10 @@ impl Handler for Connection {
         let Some(open) = self.idle.remove(&channel) else { return session.channel_failure(channel) };
         session.channel_success(channel)?;
         let text = String::from_utf8_lossy(data).into_owned();
-        self.server.journal.received(self.number, &text);
+        let arrival = self.server.journal.received(self.number, &text);
         let (server, cut, handle) = (Arc::clone(&self.server), self.cut.clone(), session.handle());
         self.server.tasks.spawn(async move {
-            match server.run(server.console(), text).await {
+            match server.run(server.console(), arrival, text).await {
                 Some((_, output)) => answer(&handle, channel, output).await,
                 None => cut.cancel(),
             }

@@ -4,17 +4,24 @@ use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Duplex
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use crate::simulator::journal::Journal;
+
 /// How much is under way within the wire.
 pub(super) const CAPACITY: usize = 64 << 10;
 
 /// Carries bytes both ways until one side has ended; while the array is silent they wait.
-pub(super) async fn carry(client: TcpStream, session: DuplexStream, silence: watch::Receiver<bool>) {
+pub(super) async fn carry(
+    client: TcpStream,
+    session: DuplexStream,
+    silence: watch::Receiver<bool>,
+    journal: &Journal,
+) {
     let (from_client, to_client) = client.into_split();
     let (from_session, to_session) = io::split(session);
     // A broken side is an end like any other.
     let _ = tokio::join!(
-        one_way(from_client, to_session, silence.clone()),
-        one_way(from_session, to_client, silence)
+        one_way(from_client, to_session, silence.clone(), |bytes| journal.arrived(bytes)),
+        one_way(from_session, to_client, silence, |_| {})
     );
 }
 
@@ -22,6 +29,7 @@ async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut silence: watch::Receiver<bool>,
+    notice: impl Fn(usize),
 ) -> io::Result<()> {
     let mut bytes = vec![0; 16 << 10];
     loop {
@@ -31,6 +39,7 @@ async fn one_way(
         if count == 0 {
             return to.shutdown().await;
         }
+        notice(count);
         to.write_all(&bytes[..count]).await?;
     }
 }

@@ -51,12 +51,13 @@ impl Shell {
         close(&self.handle, self.channel).await;
     }
 
-    async fn execute(&self, console: Console, line: String) -> Option<Console> {
+    async fn execute(&self, mut console: Console, line: String) -> Option<Console> {
         if !line.trim().is_empty() {
-            self.server.journal.received(self.connection, &line);
+            let arrival = self.server.journal.received(self.connection, &line);
+            let (after, output) = self.server.run(console, arrival, line).await?;
+            self.send(output).await;
+            console = after;
         }
-        let (console, output) = self.server.run(console, line).await?;
-        self.send(output).await;
         self.prompt(&console).await;
         Some(console)
     }

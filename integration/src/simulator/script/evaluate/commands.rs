@@ -19,6 +19,8 @@ impl Machine<'_> {
             let fitting = parameter.kind.read(&value);
             arguments.push(parameter, fitting.ok_or_else(|| Failure::invalid(parameter.name))?);
         }
+        // A command in brackets is no statement of its own.
+        self.go_on()?;
         let menu = command.menu;
         match command.verb {
             Verb::Find => {
@@ -33,13 +35,21 @@ impl Machine<'_> {
                     None => item.as_value(),
                 })
             }
-            Verb::Add => self.session.add(menu, &arguments).map(Value::Id),
+            Verb::Add => {
+                let made = self.session.add(menu, &arguments)?;
+                self.session.changed();
+                Ok(Value::Id(made))
+            }
             Verb::Set | Verb::Remove => {
-                for id in self.items(command)? {
+                let items = self.items(command)?;
+                for id in &items {
                     match command.verb {
-                        Verb::Set => self.session.set(menu, id, &arguments)?,
-                        _ => self.session.remove(menu, id)?,
+                        Verb::Set => self.session.set(menu, *id, &arguments)?,
+                        _ => self.session.remove(menu, *id)?,
                     }
+                }
+                if !items.is_empty() {
+                    self.session.changed();
                 }
                 Ok(Value::Nothing)
             }
