@@ -32,7 +32,7 @@ pub use in_use::{Holder, Use};
 pub use kubelet_path::{KubeletDir, KubeletPath};
 pub use linux::Linux;
 pub use mount::{Mount, MountOptions, Mounts};
-pub use probe::{Blank, Content, Signature};
+pub use probe::{Blank, Content, Fit, Signature};
 
 /// What the verbs ask of the machine. [`Linux`] is the machine; `fake::FakeHost` behaves like one, in memory.
 pub trait Host: Send + Sync + 'static {
@@ -47,6 +47,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// Waits for the subsystem to be live and its device to be there.
     fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error>;
+
+    /// Waits for the subsystem to be live and its device to be at least so large. The array is asked for the device's size.
+    fn wait_for_size(&self, nqn: &ManagedNqn, least: Bytes, limit: Duration) -> Result<Device, Error>;
 
     /// Ends every connection to the subsystem, and waits until the kernel knows it no more.
     fn disconnect(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error>;

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod config;
 pub mod csi;
 pub mod debug;
+pub mod expand;
 pub mod host;
 pub mod inspect;
 pub mod publish;

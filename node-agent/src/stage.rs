@@ -12,7 +12,8 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
 
 use crate::host::{
-    self, Attachment, Blank, Connected, Content, Device, Host, KubeletPath, MountOptions, Signature, Target,
+    self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, MountOptions, Signature,
+    Target,
 };
 use crate::volumes::Volumes;
 use crate::volumes::record::{Form, Record};
@@ -94,15 +95,6 @@ enum Staged {
     Other(String),
     /// Nothing, and this is on the device.
     Unmounted(Content),
-}
-
-/// How a mounted filesystem fits its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    /// It is as large, or may not grow.
-    Fills,
-    /// The device has room for more.
-    Smaller,
 }
 
 /// What to do next.
@@ -247,24 +239,12 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
             Staged::Mounted(if mount.is_read_only() {
                 Fit::Fills
             } else {
-                fit(&host.probe(&device)?, device.size)
+                host.probe(&device)?.fit(device.size)
             })
         }
         (_, Some(mount)) => Staged::Other(mount.source.clone()),
     };
     Ok(Observed::Ready(device, staged))
-}
-
-/// A filesystem is made of whole blocks, 64 KiB at most: less than one is no room.
-fn fit(content: &Content, device: Bytes) -> Fit {
-    match content {
-        Content::Has(Signature::Filesystem { size, .. })
-            if size.get().saturating_add(64 << 10) <= device.get() =>
-        {
-            Fit::Smaller
-        }
-        Content::Has(_) | Content::Blank(_) | Content::Unreadable(_) => Fit::Fills,
-    }
 }
 
 fn next(wanted: &Wanted, observed: Observed) -> Step {

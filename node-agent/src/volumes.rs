@@ -58,7 +58,7 @@ impl<H: Host> Volumes<H> {
     }
 
     /// A path of a record, if it is still one that we would take from kubelet.
-    fn path(&self, path: &Path) -> Option<KubeletPath> {
+    pub(crate) fn path(&self, path: &Path) -> Option<KubeletPath> {
         self.kubelet.beneath(path.to_str()?).ok()
     }
 }

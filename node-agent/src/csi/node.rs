@@ -10,6 +10,7 @@ use rds_csi_api::{Failure, NodeName, Rpc, csi};
 use tonic::{Request, Response, Status};
 
 use super::parse;
+use crate::expand::{self, expand};
 use crate::host::Host;
 use crate::publish::publish;
 use crate::stage::stage;
@@ -125,8 +126,10 @@ impl<H: Host> node_server::Node for Node<H> {
         &self,
         _: Request<csi::NodeGetCapabilitiesRequest>,
     ) -> Answer<csi::NodeGetCapabilitiesResponse> {
-        let capabilities = [rpc::Type::StageUnstageVolume, rpc::Type::SingleNodeMultiWriter].map(|served| {
-            csi::NodeServiceCapability { r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })) }
+        let served =
+            [rpc::Type::StageUnstageVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+        let capabilities = served.map(|served| csi::NodeServiceCapability {
+            r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })),
         });
         Ok(Response::new(csi::NodeGetCapabilitiesResponse { capabilities: capabilities.into() }))
     }
@@ -154,9 +157,20 @@ impl<H: Host> node_server::Node for Node<H> {
 
     async fn node_expand_volume(
         &self,
-        _: Request<csi::NodeExpandVolumeRequest>,
+        request: Request<csi::NodeExpandVolumeRequest>,
     ) -> Answer<csi::NodeExpandVolumeResponse> {
-        not_served("NodeExpandVolume")
+        let wanted = match parse::expand(&self.volumes, &request.into_inner()) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(Rpc::NodeExpandVolume, error).await,
+        };
+        let (volume, volumes) = (wanted.volume.clone(), Arc::clone(&self.volumes));
+        let call = Call::on(Rpc::NodeExpandVolume, &volume);
+        self.calls
+            .run_blocking(call, DEADLINE, move || {
+                let size = expand(&volumes, &wanted)?;
+                Ok::<_, expand::Error>(csi::NodeExpandVolumeResponse { capacity_bytes: size.to_wire() })
+            })
+            .await
     }
 }
 

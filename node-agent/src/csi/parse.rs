@@ -1,15 +1,18 @@
 //! Requests from the wire, checked and in the words of the verbs.
 
+use std::path::PathBuf;
+
+use rds_csi_api::bytes::Negative;
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{
-    Access, AccessMode, Capability, Failure, Kind, PublishContext, ReconnectPolicy, TraceParent,
+    Access, AccessMode, Bytes, Capability, Failure, Kind, PublishContext, ReconnectPolicy, TraceParent,
     VolumeContext, VolumeId, capability, context, csi,
 };
 
 use crate::host::kubelet_path::Outside;
 use crate::host::{KubeletPath, ManagedNqn, MountOptions, NotManaged, Target};
 use crate::volumes::Volumes;
-use crate::{publish, stage, unpublish, unstage};
+use crate::{expand, publish, stage, unpublish, unstage};
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +21,12 @@ pub(super) enum Error {
     Malformed(#[from] Malformed),
     #[error("{field} cannot be used")]
     Path { field: &'static str, source: Outside },
+    #[error("capacity_range.{field} is malformed")]
+    Size { field: &'static str, source: Negative },
+    #[error(
+        "capacity_range asks for at least {least} and at most {most}: raise limit_bytes or lower required_bytes"
+    )]
+    Range { least: Bytes, most: Bytes },
     #[error("the volume cannot be used so")]
     Capability(#[from] capability::Error),
     #[error(transparent)]
@@ -31,6 +40,8 @@ impl Failure for Error {
         match self {
             Self::Malformed(_)
             | Self::Path { .. }
+            | Self::Size { .. }
+            | Self::Range { .. }
             | Self::Capability(_)
             | Self::Context(_)
             | Self::NotManaged(_) => Kind::Invalid,
@@ -114,6 +125,36 @@ pub(super) fn unpublish<H>(
         volume: request.volume_id.parse()?,
         target: path(volumes, "target_path", &request.target_path)?,
     })
+}
+
+pub(super) fn expand<H>(
+    volumes: &Volumes<H>,
+    request: &csi::NodeExpandVolumeRequest,
+) -> Result<expand::Wanted, Error> {
+    let volume = request.volume_id.parse()?;
+    let path = named(volumes, "volume_path", &request.volume_path)?;
+    let staging = &request.staging_target_path;
+    let staging =
+        (!staging.is_empty()).then(|| named(volumes, "staging_target_path", staging)).transpose()?;
+    let csi::CapacityRange { required_bytes, limit_bytes } = request.capacity_range.unwrap_or_default();
+    let bytes = |field, bytes| Bytes::try_from(bytes).map_err(|source| Error::Size { field, source });
+    let least = bytes("required_bytes", required_bytes)?;
+    // CSI's zero is 'not given'.
+    let most = Some(bytes("limit_bytes", limit_bytes)?).filter(|most| most.get() > 0);
+    match most {
+        Some(most) if most < least => Err(Error::Range { least, most }),
+        _ => Ok(expand::Wanted { volume, path, staging, size: expand::Range { least, most } }),
+    }
+}
+
+/// A path at which nothing is to be done, only to be compared with what is written down. One that is not beneath the kubelet
+/// directory is no volume's, which is for the verb to say.
+fn named<H>(volumes: &Volumes<H>, field: &'static str, path: &str) -> Result<PathBuf, Error> {
+    match volumes.kubelet.beneath(path) {
+        Ok(path) => Ok(path.as_path().into()),
+        Err(Outside::Elsewhere { .. }) => Ok(path.into()),
+        Err(source @ Outside::Empty) => Err(Error::Path { field, source }),
+    }
 }
 
 fn path<H>(volumes: &Volumes<H>, field: &'static str, path: &str) -> Result<KubeletPath, Error> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rds_csi_api::{Failure, FsType, HostNqn, Kind, Nqn, Portal};
+use rds_csi_api::{Bytes, Failure, FsType, HostNqn, Kind, Nqn, Portal};
 
 use super::{Device, DeviceNumber, ManagedNqn, exec};
 
@@ -70,6 +70,24 @@ pub enum Error {
         /// For how long we waited.
         waited: Duration,
         /// What was missing.
+        state: &'static str,
+    },
+    /// The device did not grow.
+    #[error(
+        "{nqn} has {} after {} s, and {least} is asked for: {state}; if the array has resized its disk, look at the node's \
+         kernel log, and try again",
+        seen.map_or_else(|| "no working device".into(), |seen| seen.to_string()), waited.as_secs()
+    )]
+    NotGrown {
+        /// Which subsystem.
+        nqn: ManagedNqn,
+        /// For how long we waited.
+        waited: Duration,
+        /// How large it should be.
+        least: Bytes,
+        /// How large it was when it was last seen.
+        seen: Option<Bytes>,
+        /// How it was connected at the end.
         state: &'static str,
     },
     /// The kernel still knows the subsystem.
@@ -179,7 +197,7 @@ impl Failure for Error {
             | Self::Reassigned { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,
             Self::Rejected { .. } | Self::Unmountable { .. } | Self::SeveralDevices { .. } => Kind::Refused,
-            Self::NoDevice { .. } | Self::StillThere { .. } => Kind::Unsure,
+            Self::NoDevice { .. } | Self::NotGrown { .. } | Self::StillThere { .. } => Kind::Unsure,
             Self::Busy { .. } => Kind::InUse,
             Self::Program(error) => error.kind(),
             Self::Options { .. } | Self::Escapes(_) => Kind::Invalid,

@@ -104,6 +104,18 @@ impl FakeHost {
         self.world().exports.insert(nqn.clone(), Disk { size, holds });
     }
 
+    /// The array lets a disk grow. The machine sees it once it asks.
+    pub fn resize(&self, nqn: &Nqn, size: Bytes) {
+        if let Some(disk) = self.world().exports.get_mut(nqn) {
+            disk.size = size;
+        }
+    }
+
+    /// Filesystems are mounted read-only from now on, as after an error.
+    pub fn remount_read_only(&self) {
+        self.world().mounts.iter_mut().for_each(|mount| mount.super_options = vec!["ro".into()]);
+    }
+
     /// The next act of this kind fails, and does nothing.
     pub fn fail_once(&self, act: Act, errno: Errno) {
         self.world().faults.push_back((act, errno));
@@ -277,6 +289,22 @@ impl Host for FakeHost {
             Some(_) => Err(missing("it does not answer")),
             None => Err(missing("it is not connected")),
         }
+    }
+
+    fn wait_for_size(&self, nqn: &ManagedNqn, least: Bytes, waited: Duration) -> Result<Device, Error> {
+        let mut world = self.world();
+        let size = world.exports.get(nqn.as_nqn()).map(|disk| disk.size);
+        let mut seen = None;
+        if let (Some(connection), Some(size)) = (world.connections.get_mut(nqn.as_nqn()), size)
+            && connection.live
+        {
+            connection.device.size = size;
+            seen = Some(size);
+            if size >= least {
+                return Ok(connection.device.clone());
+            }
+        }
+        Err(Error::NotGrown { nqn: nqn.clone(), waited, least, seen, state: "nothing more was done" })
     }
 
     fn disconnect(&self, nqn: &ManagedNqn, _: Duration) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{FsType, Nqn};
+use rds_csi_api::{Bytes, FsType, Nqn};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
@@ -53,6 +53,10 @@ impl Host for Linux {
 
     fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error> {
         nvme::wait_for_device(&self.root, nqn, limit)
+    }
+
+    fn wait_for_size(&self, nqn: &ManagedNqn, least: Bytes, limit: Duration) -> Result<Device, Error> {
+        nvme::wait_for_size(&self.root, nqn, least, limit)
     }
 
     fn disconnect(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error> {

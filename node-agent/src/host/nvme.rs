@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rds_csi_api::{Bytes, FastIoFail, Nqn, Portal, ReconnectPolicy};
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -132,9 +132,44 @@ pub(super) fn wait_for_device(root: &Path, nqn: &ManagedNqn, limit: Duration) ->
     found.ok_or_else(|| Error::NoDevice { nqn: nqn.clone(), waited: limit, state })
 }
 
+/// How often the array is asked again for the size of its namespaces.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// An array that follows the specification tells of a namespace's new size by itself (Asynchronous Event, Namespace Attribute
+/// Changed). For one that does not, or whose word was lost with a connection, the kernel is made to ask.
+pub(super) fn wait_for_size(
+    root: &Path,
+    nqn: &ManagedNqn,
+    least: Bytes,
+    limit: Duration,
+) -> Result<Device, Error> {
+    let mut asked: Option<Instant> = None;
+    let mut seen = None;
+    let mut state = "the kernel has no controller for it";
+    let found = uevent::wait(limit, || {
+        state = match attachment(root, nqn.as_nqn())? {
+            Attachment::Live(Some(device)) if device.size >= least => return Ok(Some(device)),
+            Attachment::Live(device) => {
+                seen = device.map(|device| device.size);
+                if asked.is_none_or(|asked| asked.elapsed() >= RESCAN) {
+                    asked = Some(Instant::now());
+                    for controller in controllers(root, nqn.as_nqn())? {
+                        tell(&controller, "rescan_controller", "1")?;
+                    }
+                }
+                "it is connected"
+            }
+            Attachment::Connecting(_) => "the connection is down, and the kernel keeps trying",
+            Attachment::Lost | Attachment::Absent => "the kernel has given the connection up",
+        };
+        Ok(None)
+    })?;
+    found.ok_or_else(|| Error::NotGrown { nqn: nqn.clone(), waited: limit, least, seen, state })
+}
+
 pub(super) fn disconnect(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error> {
     for controller in controllers(root, nqn.as_nqn())? {
-        delete(&controller)?;
+        tell(&controller, "delete_controller", "1")?;
     }
     let gone = uevent::wait(limit, || {
         Ok(matches!(attachment(root, nqn.as_nqn())?, Attachment::Absent).then_some(()))
@@ -142,16 +177,16 @@ pub(super) fn disconnect(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Resu
     gone.ok_or_else(|| Error::StillThere { nqn: nqn.clone(), waited: limit })
 }
 
-fn delete(controller: &Controller) -> Result<(), Error> {
-    let path = controller.path.join("delete_controller");
+/// Writes an attribute. A controller that went away meanwhile needs to be told nothing.
+fn tell(controller: &Controller, attribute: &str, text: &str) -> Result<(), Error> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let written = openat(&controller.directory, "delete_controller", flags, Mode::empty())
+    let written = openat(&controller.directory, attribute, flags, Mode::empty())
         .map_err(io::Error::from)
-        .and_then(|file| File::from(file).write_all(b"1"));
+        .and_then(|file| File::from(file).write_all(text.as_bytes()));
     match written {
         Ok(()) => Ok(()),
         Err(error) if is_gone(&error) => Ok(()),
-        Err(error) => Err(Error::system("disconnect through", path)(error)),
+        Err(error) => Err(Error::system("write", controller.path.join(attribute))(error)),
     }
 }
 

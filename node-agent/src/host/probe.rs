@@ -47,6 +47,30 @@ pub enum Content {
     Unreadable(String),
 }
 
+impl Content {
+    /// How what is on a device of this size fits it. A filesystem is made of whole blocks, 64 KiB at most: less than one is no
+    /// room.
+    pub fn fit(&self, device: Bytes) -> Fit {
+        match self {
+            Self::Has(Signature::Filesystem { size, .. })
+                if size.get().saturating_add(64 << 10) <= device.get() =>
+            {
+                Fit::Smaller
+            }
+            Self::Has(_) | Self::Blank(_) | Self::Unreadable(_) => Fit::Fills,
+        }
+    }
+}
+
+/// How a filesystem fits its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It is as large, or may not grow.
+    Fills,
+    /// The device has room for more.
+    Smaller,
+}
+
 /// The proof that a device is blank. Only a completed probe makes one, and making a filesystem uses it up.
 #[derive(Debug)]
 pub struct Blank {

@@ -32,6 +32,13 @@ pub struct Record {
     pub published: BTreeSet<PathBuf>,
 }
 
+impl Record {
+    /// Whether kubelet wants the volume at this path.
+    pub fn names(&self, path: &Path) -> bool {
+        self.staging == path || self.published.contains(path)
+    }
+}
+
 /// As what a volume is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {

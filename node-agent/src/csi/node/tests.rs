@@ -274,8 +274,62 @@ async fn only_what_is_served_is_advertised() {
         answer.into_inner().capabilities.into_iter().map(|capability| capability.r#type).collect();
     let has = |wanted: rpc::Type| served.contains(&Some(Type::Rpc(RpcCapability { r#type: wanted.into() })));
     assert!(has(rpc::Type::StageUnstageVolume));
-    assert!(!has(rpc::Type::ExpandVolume) && !has(rpc::Type::GetVolumeStats));
-    let status =
-        node.node_expand_volume(Request::new(csi::NodeExpandVolumeRequest::default())).await.unwrap_err();
+    assert!(has(rpc::Type::ExpandVolume) && !has(rpc::Type::GetVolumeHealth));
+    let request = Request::new(csi::NodeGetVolumeHealthRequest::default());
+    let status = node.node_get_volume_health(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+fn expand_request(path: &str, required_bytes: i64, limit_bytes: i64) -> csi::NodeExpandVolumeRequest {
+    csi::NodeExpandVolumeRequest {
+        volume_id: "pvc-a".into(),
+        volume_path: path.into(),
+        capacity_range: Some(csi::CapacityRange { required_bytes, limit_bytes }),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_published_volume_grows_by_the_path_that_kubelet_gives() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
+    node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
+    node.node_publish_volume(Request::new(publish_request(&world, ext4))).await.unwrap();
+    world.host.resize(&world.nqn, Bytes::gib(2));
+    for path in [TARGET, STAGING] {
+        let request = expand_request(path, Bytes::gib(2).to_wire(), 0);
+        let answer = node.node_expand_volume(Request::new(request)).await.unwrap();
+        assert_eq!(answer.into_inner().capacity_bytes, Bytes::gib(2).to_wire());
+    }
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, Bytes::gib(2)));
+}
+
+#[tokio::test]
+async fn a_growth_that_cannot_be_served_has_the_code_that_csi_wants() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    node.node_stage_volume(Request::new(stage_request(&world, block()))).await.unwrap();
+    let gib = GIB.to_wire();
+    for (request, code) in [
+        (expand_request("", gib, 0), Code::InvalidArgument),
+        (expand_request(STAGING, -1, 0), Code::InvalidArgument),
+        (expand_request(STAGING, gib, gib - 1), Code::InvalidArgument),
+        (
+            csi::NodeExpandVolumeRequest { volume_id: String::new(), ..expand_request(STAGING, gib, 0) },
+            Code::InvalidArgument,
+        ),
+        (
+            csi::NodeExpandVolumeRequest { volume_id: "pvc-b".into(), ..expand_request("some/path", gib, 0) },
+            Code::NotFound,
+        ),
+        (expand_request("some/path", gib, 0), Code::NotFound),
+        (expand_request("/etc/passwd", gib, 0), Code::NotFound),
+        (expand_request(STAGING, 1, gib - 1), Code::OutOfRange),
+        (expand_request(STAGING, gib + 1, 0), Code::DeadlineExceeded),
+    ] {
+        let text = format!("{request:?}");
+        let status = node.node_expand_volume(Request::new(request)).await.unwrap_err();
+        assert_eq!(status.code(), code, "{text}: {status}");
+    }
 }

@@ -220,3 +220,25 @@ fn lesson_17_an_nqn_outside_the_managed_prefix_cannot_even_be_asked_for() {
     let error = ManagedNqn::new(&prefix, "nqn.2000-02.com.mikrotik:nixos-var".parse().unwrap()).unwrap_err();
     assert!(error.to_string().contains("neither connected nor disconnected"), "{error}");
 }
+
+#[test]
+fn a_device_that_is_too_small_is_asked_for_again() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "live", "nvme0c0n1");
+    tree.write("class/nvme/nvme0/rescan_controller", "");
+    tree.controller("nvme1", B, "live", "nvme1c1n1");
+    tree.write("class/nvme/nvme1/rescan_controller", "");
+    tree.block("nvme0n1", "nvme-subsystem/nvme-subsys0", "259:1", 2048);
+    let nqn = ManagedNqn::new(&"nqn.2000-02.com.mikrotik:pvc-".parse().unwrap(), A.parse().unwrap()).unwrap();
+    let wait = |least| wait_for_size(tree.root(), &nqn, least, Duration::from_millis(10));
+    let rescanned = |name: &str| {
+        let path = tree.root().join(format!("sys/class/nvme/{name}/rescan_controller"));
+        fs::read_to_string(path).unwrap().starts_with('1')
+    };
+    assert_eq!(wait(Bytes::mib(1)).unwrap().size, Bytes::mib(1));
+    assert!(!rescanned("nvme0"), "what is large enough is left alone");
+    let error = wait(Bytes::mib(2)).unwrap_err();
+    assert!(matches!(&error, Error::NotGrown { seen: Some(seen), .. } if *seen == Bytes::mib(1)), "{error}");
+    assert!(rescanned("nvme0") && !rescanned("nvme1"));
+}
