@@ -1,5 +1,6 @@
 //! CSI as kubelet speaks it: each call is parsed, handed to its verb, and answered. Nothing is decided here.
 
+mod answer;
 mod node;
 mod parse;
 

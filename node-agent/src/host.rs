@@ -28,6 +28,7 @@ mod uevent;
 
 pub use device_node::Found;
 pub use error::Error;
+pub use filesystem::{Amount, Usage};
 pub use in_use::{Holder, Use};
 pub use kubelet_path::{KubeletDir, KubeletPath};
 pub use linux::Linux;
@@ -65,6 +66,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// Grows a mounted filesystem to the size of its device.
     fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error>;
+
+    /// How many errors a filesystem has written down on its device since it was last checked. Not every one counts them.
+    fn recorded_errors(&self, device: &Device, fs: FsType) -> Result<u64, Error>;
+
+    /// How full the filesystem of this device is that is mounted there; none if it is not mounted there.
+    fn usage(&self, mounted_at: &KubeletPath, device: DeviceNumber) -> Result<Option<Usage>, Error>;
 
     /// The mounts of our own mount namespace.
     fn mounts(&self) -> Result<Mounts, Error>;

@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod publish;
 pub mod run;
 pub mod stage;
+pub mod stats;
 pub mod unpublish;
 pub mod unstage;
 pub mod volumes;

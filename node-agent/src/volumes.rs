@@ -6,6 +6,7 @@ use rds_csi_api::{ManagedPrefix, VolumeId};
 
 use crate::host::{Error, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
 
+pub mod health;
 pub mod record;
 pub mod undo;
 

@@ -9,17 +9,21 @@ use rds_csi_api::serve::call::{Call, Calls};
 use rds_csi_api::{Failure, NodeName, Rpc, csi};
 use tonic::{Request, Response, Status};
 
-use super::parse;
+use super::{answer, parse};
 use crate::expand::{self, expand};
 use crate::host::Host;
 use crate::publish::publish;
 use crate::stage::stage;
+use crate::stats::{Measuring, stats};
 use crate::unpublish::unpublish;
 use crate::unstage::unstage;
 use crate::volumes::Volumes;
 
 /// kubelet waits two minutes for each of its calls; it is better told the reason than left to time out.
 const DEADLINE: Duration = Duration::from_secs(110);
+
+/// How long a filesystem may take to say how full it is. kubelet asks for all of a node's volumes, one after the other.
+const MEASURING_TIME: Duration = Duration::from_secs(5);
 
 /// Each volume is a controller of its own, with a TCP connection and a thread's worth of memory for every CPU. The kernel sets
 /// no limit that is met earlier; a node with more volumes than this is a mistake in scheduling.
@@ -30,6 +34,7 @@ const MOST_VOLUMES: i64 = 128;
 pub struct Node<H> {
     volumes: Arc<Volumes<H>>,
     name: NodeName,
+    measuring: Measuring,
     calls: Calls,
 }
 
@@ -38,7 +43,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl<H: Host> Node<H> {
     /// Serves the volumes of the node of this name.
     pub fn new(volumes: Arc<Volumes<H>>, name: NodeName, calls: Calls) -> Self {
-        Self { volumes, name, calls }
+        Self { volumes, name, measuring: Measuring::new(MEASURING_TIME), calls }
     }
 
     /// A request that cannot be served is a call like any other: counted, and logged with its reason.
@@ -126,8 +131,13 @@ impl<H: Host> node_server::Node for Node<H> {
         &self,
         _: Request<csi::NodeGetCapabilitiesRequest>,
     ) -> Answer<csi::NodeGetCapabilitiesResponse> {
-        let served =
-            [rpc::Type::StageUnstageVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+        let served = [
+            rpc::Type::StageUnstageVolume,
+            rpc::Type::GetVolumeStats,
+            rpc::Type::ExpandVolume,
+            rpc::Type::VolumeCondition,
+            rpc::Type::SingleNodeMultiWriter,
+        ];
         let capabilities = served.map(|served| csi::NodeServiceCapability {
             r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })),
         });
@@ -136,9 +146,18 @@ impl<H: Host> node_server::Node for Node<H> {
 
     async fn node_get_volume_stats(
         &self,
-        _: Request<csi::NodeGetVolumeStatsRequest>,
+        request: Request<csi::NodeGetVolumeStatsRequest>,
     ) -> Answer<csi::NodeGetVolumeStatsResponse> {
-        not_served("NodeGetVolumeStats")
+        let rpc = Rpc::NodeGetVolumeStats;
+        let wanted = match parse::stats(&self.volumes, &request.into_inner()) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.refuse(rpc, error).await,
+        };
+        let (volumes, measuring) = (Arc::clone(&self.volumes), self.measuring.clone());
+        // Without the volume: a call that only looks waits for nobody, and nobody waits for it.
+        self.calls
+            .run(Call::new(rpc), async move { stats(volumes, &measuring, wanted).await.map(answer::stats) })
+            .await
     }
 
     async fn node_get_volume_health(

@@ -12,7 +12,7 @@ use rds_csi_api::{
 use crate::host::kubelet_path::Outside;
 use crate::host::{KubeletPath, ManagedNqn, MountOptions, NotManaged, Target};
 use crate::volumes::Volumes;
-use crate::{expand, publish, stage, unpublish, unstage};
+use crate::{expand, publish, stage, stats, unpublish, unstage};
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -145,6 +145,16 @@ pub(super) fn expand<H>(
         Some(most) if most < least => Err(Error::Range { least, most }),
         _ => Ok(expand::Wanted { volume, path, staging, size: expand::Range { least, most } }),
     }
+}
+
+pub(super) fn stats<H>(
+    volumes: &Volumes<H>,
+    request: &csi::NodeGetVolumeStatsRequest,
+) -> Result<stats::Wanted, Error> {
+    Ok(stats::Wanted {
+        volume: request.volume_id.parse()?,
+        path: named(volumes, "volume_path", &request.volume_path)?,
+    })
 }
 
 /// A path at which nothing is to be done, only to be compared with what is written down. One that is not beneath the kubelet

@@ -4,20 +4,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rds_csi_api::{Bytes, FsType, Nqn};
 use rustix::io::Errno;
 
 use super::{
-    Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host, KubeletPath,
-    ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Use,
+    Amount, Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host,
+    KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Usage, Use,
 };
 
 /// A machine in memory. Clones are the same machine.
 #[derive(Debug, Clone, Default)]
-pub struct FakeHost(Arc<Mutex<World>>);
+pub struct FakeHost {
+    world: Arc<Mutex<World>>,
+    /// Whether filesystems hang. Whoever measures one waits until they do not.
+    hung: Arc<(Mutex<bool>, Condvar)>,
+}
 
 /// Everything that there is on the machine and on the array it connects to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +31,7 @@ pub struct World {
     mounts: Vec<Mount>,
     nodes: BTreeMap<PathBuf, Found>,
     users: Vec<Holder>,
+    errors: u64,
     faults: VecDeque<(Act, Errno)>,
     late: Option<Late>,
     devices: u32,
@@ -87,6 +92,7 @@ pub enum Act {
     Bind,
     MakeReadOnly,
     Unmount,
+    Measure,
     MakeDirectory,
     MakeNode,
     Remove,
@@ -114,6 +120,22 @@ impl FakeHost {
     /// Filesystems are mounted read-only from now on, as after an error.
     pub fn remount_read_only(&self) {
         self.world().mounts.iter_mut().for_each(|mount| mount.super_options = vec!["ro".into()]);
+    }
+
+    /// Filesystems write down that many errors.
+    pub fn record_errors(&self, errors: u64) {
+        self.world().errors = errors;
+    }
+
+    /// No filesystem says how full it is, until [`FakeHost::answer_again`].
+    pub fn hang(&self) {
+        *self.hung.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Every filesystem answers, those who were asked before too.
+    pub fn answer_again(&self) {
+        *self.hung.0.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.hung.1.notify_all();
     }
 
     /// The next act of this kind fails, and does nothing.
@@ -196,7 +218,7 @@ impl FakeHost {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins an act that changes the machine, or fails as it was told to.
@@ -360,6 +382,33 @@ impl Host for FakeHost {
         }
         world.disk(device)?.holds = Holds::Filesystem(fs, device.size);
         Ok(())
+    }
+
+    fn recorded_errors(&self, _: &Device, _: FsType) -> Result<u64, Error> {
+        Ok(self.world().errors)
+    }
+
+    fn usage(&self, at: &KubeletPath, device: DeviceNumber) -> Result<Option<Usage>, Error> {
+        let (hung, change) = &*self.hung;
+        let hung = hung.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(change.wait_while(hung, |hung| *hung).unwrap_or_else(PoisonError::into_inner));
+        let mut world = self.act(Act::Measure, at.as_path())?;
+        world.changes -= 1;
+        let Some(mount) = world.layer(at.as_path()).map(|layer| &world.mounts[layer]) else {
+            return Ok(None);
+        };
+        let owner = world.connections.iter().find(|(_, connection)| connection.device.number == device);
+        let disk = owner.and_then(|(nqn, _)| world.exports.get(nqn));
+        match disk.map(|disk| &disk.holds) {
+            Some(Holds::Filesystem(_, size)) if mount.device == device => {
+                let half = Bytes::new(size.get() / 2);
+                Ok(Some(Usage {
+                    bytes: Amount { total: *size, used: half, available: half },
+                    inodes: Amount { total: 100, used: 11, available: 89 },
+                }))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn mounts(&self) -> Result<Mounts, Error> {

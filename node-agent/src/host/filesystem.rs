@@ -1,10 +1,13 @@
-//! Making, repairing and growing filesystems: the only times when a program of the system is run on a device.
+//! Making, repairing and growing filesystems, the only times when a program of the system is run on a device; and measuring them.
 
+use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
-use rds_csi_api::FsType;
+use rds_csi_api::{Bytes, FsType};
+use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
 
-use super::{Blank, Device, Error, KubeletPath, exec};
+use super::{Blank, Device, DeviceNumber, Error, KubeletPath, exec};
 
 /// Generous: none of them may be cut short on a large device without need, and each stage has its own deadline.
 const FORMAT_TIME: Duration = Duration::from_mins(10);
@@ -47,6 +50,68 @@ pub(super) fn grow(device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Res
                 code == 0
             })
         }
+    }
+}
+
+/// How full a filesystem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// In bytes.
+    pub bytes: Amount<Bytes>,
+    /// In inodes, that is, files. XFS makes them as they are needed: how many there may be is its guess.
+    pub inodes: Amount<u64>,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount<T> {
+    /// In all.
+    pub total: T,
+    /// Taken.
+    pub used: T,
+    /// To be had by everybody; what is kept for root is neither used nor available.
+    pub available: T,
+}
+
+/// The directory is really opened, since an XFS that has shut itself down still says how full it was.
+pub(super) fn usage(mounted_at: &KubeletPath, device: DeviceNumber) -> Result<Option<Usage>, Error> {
+    let path = || mounted_at.as_path().to_path_buf();
+    let Some(place) = mounted_at.open_directory()? else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(&place, ".", flags, Mode::empty()).map_err(Error::system("open", path()))?;
+    let found = fstat(&directory).map_err(Error::system("look at", path()))?.st_dev;
+    if DeviceNumber::from_raw(found) != device {
+        return Ok(None);
+    }
+    let stat = fstatvfs(&directory).map_err(Error::system("measure", path()))?;
+    let bytes = |blocks: u64| Bytes::new(blocks.saturating_mul(stat.f_frsize));
+    Ok(Some(Usage {
+        bytes: Amount {
+            total: bytes(stat.f_blocks),
+            used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+            available: bytes(stat.f_bavail),
+        },
+        inodes: Amount {
+            total: stat.f_files,
+            used: stat.f_files.saturating_sub(stat.f_ffree),
+            available: stat.f_favail,
+        },
+    }))
+}
+
+/// ext counts them in its superblock (Documentation/ABI/testing/sysfs-fs-ext4); ext3 is served by the same driver. XFS does not
+/// count, and shuts itself down at the first that matters.
+pub(super) fn recorded_errors(root: &Path, device: &Device, fs: FsType) -> Result<u64, Error> {
+    match fs {
+        FsType::Xfs => return Ok(0),
+        FsType::Ext3 | FsType::Ext4 => {}
+    }
+    let path = root.join("sys/fs/ext4").join(&device.name).join("errors_count");
+    match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| Error::Form { path, text }),
+        // It is not mounted, or not any more.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Error::system("read", path)(error)),
     }
 }
 

@@ -8,8 +8,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::{
-    Attachment, Blank, Connected, Content, Device, Error, Found, Holder, Host, Initiator, KubeletPath,
-    ManagedNqn, MountOptions, Mounts, Target, device_node, filesystem, in_use, mount, nvme, probe,
+    Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host, Initiator,
+    KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Usage, device_node, filesystem, in_use, mount,
+    nvme, probe,
 };
 
 /// The machine this program runs on. What it reads of `/sys`, `/proc` and `/dev` it reads below a root, so that captured trees
@@ -83,6 +84,14 @@ impl Host for Linux {
     fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error> {
         let _pinned = probe::open_device(&self.root, device)?;
         filesystem::grow(device, fs, mounted_at)
+    }
+
+    fn recorded_errors(&self, device: &Device, fs: FsType) -> Result<u64, Error> {
+        filesystem::recorded_errors(&self.root, device, fs)
+    }
+
+    fn usage(&self, mounted_at: &KubeletPath, device: DeviceNumber) -> Result<Option<Usage>, Error> {
+        filesystem::usage(mounted_at, device)
     }
 
     fn mounts(&self) -> Result<Mounts, Error> {

@@ -43,6 +43,16 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// Whether it was mounted for writing and its filesystem does not take it any more, as after an error.
+    pub fn stopped_writing(&self) -> bool {
+        let has = |options: &[String], words: &[&str]| {
+            options.iter().any(|option| words.contains(&option.as_str()))
+        };
+        !has(&self.options, &["ro"]) && has(&self.super_options, &["ro", "emergency_ro"])
+    }
+}
+
 /// The mounts of one mount namespace, in the order in which the kernel gives them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mounts(Vec<Mount>);

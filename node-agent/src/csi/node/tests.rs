@@ -274,7 +274,10 @@ async fn only_what_is_served_is_advertised() {
         answer.into_inner().capabilities.into_iter().map(|capability| capability.r#type).collect();
     let has = |wanted: rpc::Type| served.contains(&Some(Type::Rpc(RpcCapability { r#type: wanted.into() })));
     assert!(has(rpc::Type::StageUnstageVolume));
-    assert!(has(rpc::Type::ExpandVolume) && !has(rpc::Type::GetVolumeHealth));
+    assert!(
+        has(rpc::Type::ExpandVolume) && has(rpc::Type::GetVolumeStats) && has(rpc::Type::VolumeCondition)
+    );
+    assert!(!has(rpc::Type::GetVolumeHealth));
     let request = Request::new(csi::NodeGetVolumeHealthRequest::default());
     let status = node.node_get_volume_health(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
@@ -332,4 +335,44 @@ async fn a_growth_that_cannot_be_served_has_the_code_that_csi_wants() {
         let status = node.node_expand_volume(Request::new(request)).await.unwrap_err();
         assert_eq!(status.code(), code, "{text}: {status}");
     }
+}
+
+#[tokio::test]
+async fn a_volume_that_is_busy_still_says_how_it_is() {
+    let world = world(Holds::Nothing);
+    let calls = Calls::new(&mut Registry::default());
+    let node = Node::new(Arc::new(world.volumes_again()), "w1".parse().unwrap(), calls.clone());
+    let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
+    node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
+    let (tell, begun) = tokio::sync::oneshot::channel();
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let running = tokio::spawn(async move {
+        let volume = "pvc-a".parse().unwrap();
+        let call = Call::on(Rpc::NodeStageVolume, &volume);
+        calls
+            .run(call, async {
+                tell.send(()).unwrap();
+                ended.await.unwrap();
+                Ok::<_, parse::Error>(())
+            })
+            .await
+    });
+    begun.await.unwrap();
+    let again = node.node_stage_volume(Request::new(stage_request(&world, ext4))).await;
+    assert_eq!(again.unwrap_err().code(), Code::Aborted);
+    let ask = |path: &str| {
+        let (volume_id, volume_path) = ("pvc-a".into(), path.into());
+        node.node_get_volume_stats(Request::new(csi::NodeGetVolumeStatsRequest {
+            volume_id,
+            volume_path,
+            ..Default::default()
+        }))
+    };
+    let answer = ask(STAGING).await.unwrap().into_inner();
+    assert_eq!(answer.usage.iter().map(|usage| usage.total).collect::<Vec<_>>(), [GIB.to_wire(), 100]);
+    assert!(!answer.volume_condition.unwrap().abnormal);
+    assert_eq!(ask("").await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(ask("some/path").await.unwrap_err().code(), Code::NotFound);
+    end.send(()).unwrap();
+    running.await.unwrap().unwrap();
 }

@@ -1,0 +1,153 @@
+//! Whether a volume is well: a judgement on what was seen, without looking itself.
+
+use rds_csi_api::VolumeId;
+
+use crate::host::{Attachment, DeviceNumber, Mount};
+
+/// What is known of a volume on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// What the kernel knows of its subsystem.
+    pub attachment: Attachment,
+    /// By what it is used.
+    pub used: Used,
+}
+
+/// By what a volume is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Used {
+    /// By its device, through the node with this number if there is one.
+    Block(Option<DeviceNumber>),
+    /// By its filesystem.
+    Filesystem {
+        /// The mount that is closest to the device: the staged one, if it is there.
+        mount: Mount,
+        /// How many errors the filesystem has written down since it was last checked.
+        errors: u64,
+    },
+}
+
+/// Whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing is known against it.
+    Sound,
+    /// Something is, and what can be done.
+    Abnormal(String),
+}
+
+/// What is worst comes first: without a connection nothing else matters.
+pub fn judge(facts: &Facts) -> Condition {
+    let Facts { volume, attachment, used } = facts;
+    let restage = "delete the pods that use it, so that it is staged again";
+    let device = match attachment {
+        Attachment::Absent | Attachment::Lost => {
+            return Condition::Abnormal(format!(
+                "the kernel has given up the connection of volume {volume}, and its input and output fail: {restage}"
+            ));
+        }
+        Attachment::Connecting(_) => {
+            return Condition::Abnormal(format!(
+                "the array does not answer, and the kernel keeps trying: input and output of volume {volume} wait; \
+                 check the storage network between this node and the array"
+            ));
+        }
+        Attachment::Live(None) => {
+            return Condition::Abnormal(format!(
+                "volume {volume} is connected, and has no device: look at its disk on the array"
+            ));
+        }
+        Attachment::Live(Some(device)) => device,
+    };
+    let (number, how) = match used {
+        Used::Block(None) => return Condition::Sound,
+        Used::Block(Some(number)) => (*number, "device node"),
+        Used::Filesystem { mount, .. } => (mount.device, "mount"),
+    };
+    if number != device.number {
+        return Condition::Abnormal(format!(
+            "the {how} of volume {volume} is of a device that is gone, {number}; it is {device} ({}) now: {restage}",
+            device.number
+        ));
+    }
+    match used {
+        // Mounted for writing, and the filesystem does not let anybody: nobody but the kernel does that.
+        Used::Filesystem { mount, .. } if mount.stopped_writing() => Condition::Abnormal(format!(
+            "the filesystem of volume {volume} became read-only after an error: see the node's kernel log, and {restage} \
+             and its filesystem is checked"
+        )),
+        Used::Filesystem { errors, .. } if *errors > 0 => Condition::Abnormal(format!(
+            "the filesystem of volume {volume} has recorded {errors} errors on {device}: see the node's kernel log, and \
+             check it when nothing uses the volume"
+        )),
+        Used::Block(_) | Used::Filesystem { .. } => Condition::Sound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Device;
+    use rds_csi_api::Bytes;
+
+    fn device(minor: u32) -> Device {
+        Device {
+            name: format!("nvme{minor}n1"),
+            number: DeviceNumber { major: 259, minor },
+            size: Bytes::gib(1),
+            nqn: "nqn.2000-02.com.mikrotik:pvc-a".parse().unwrap(),
+        }
+    }
+
+    fn mounted(minor: u32, options: &str, super_options: &str, errors: u64) -> Used {
+        let words = |text: &str| text.split(',').map(Into::into).collect();
+        let mount = Mount {
+            device: device(minor).number,
+            root: "/".into(),
+            at: "/staging".into(),
+            options: words(options),
+            filesystem: "ext4".into(),
+            source: "/dev/x".into(),
+            super_options: words(super_options),
+        };
+        Used::Filesystem { mount, errors }
+    }
+
+    #[test]
+    fn every_state_has_its_judgement() {
+        let live = || Attachment::Live(Some(device(1)));
+        for (attachment, used, told) in [
+            (live(), Used::Block(None), None),
+            (live(), Used::Block(Some(device(1).number)), None),
+            (live(), mounted(1, "rw,noatime", "rw", 0), None),
+            (live(), mounted(1, "ro", "ro", 0), None),
+            (live(), mounted(1, "ro", "rw", 0), None),
+            (
+                live(),
+                Used::Block(Some(device(2).number)),
+                Some("device node of volume pvc-a is of a device that is gone, 259:2"),
+            ),
+            (live(), mounted(2, "rw", "rw", 0), Some("it is /dev/nvme1n1 (259:1) now")),
+            (live(), mounted(1, "rw,noatime", "ro", 3), Some("became read-only after an error")),
+            (live(), mounted(1, "rw", "rw,emergency_ro", 0), Some("became read-only after an error")),
+            (live(), mounted(1, "rw", "rw", 3), Some("recorded 3 errors on /dev/nvme1n1")),
+            (Attachment::Live(None), Used::Block(None), Some("has no device")),
+            (
+                Attachment::Connecting(Some(device(1))),
+                mounted(1, "rw", "ro", 3),
+                Some("the kernel keeps trying"),
+            ),
+            (Attachment::Lost, mounted(1, "rw", "rw", 0), Some("given up the connection")),
+            (Attachment::Absent, Used::Block(None), Some("given up the connection")),
+        ] {
+            let facts = Facts { volume: "pvc-a".parse().unwrap(), attachment, used };
+            match (judge(&facts), told) {
+                (Condition::Sound, None) => {}
+                (Condition::Abnormal(message), Some(told)) => assert!(message.contains(told), "{message}"),
+                (found, told) => panic!("{told:?}: {found:?}"),
+            }
+        }
+    }
+}
