@@ -1,6 +1,8 @@
 //! The arrays that the driver serves, by name. Each has its own connection, pool, fence and portal; one that is down is no
 //! other one's business.
 
+pub mod topology;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,12 +10,15 @@ use rds_csi_api::{BackendName, Failure, Kind, Portal};
 
 use crate::array::Pool;
 use crate::attachments::Fence;
+use topology::{Accessibility, Segments};
 
 /// One array, and how it is used.
 #[derive(Debug)]
 pub struct Backend<A> {
     /// Its name in the ids of its volumes; the default backend has none there.
     pub name: Option<BackendName>,
+    /// Its name in the configuration, which is what people, StorageClasses and metrics call it.
+    pub title: BackendName,
     /// The array.
     pub array: A,
     /// How a node is kept from writing to it.
@@ -24,6 +29,8 @@ pub struct Backend<A> {
     pub portal: Portal,
     /// Its name for control, for people to read in a volume's context.
     pub address: String,
+    /// The labels of the nodes that reach it; none if all do.
+    pub topology: Segments,
 }
 
 /// All of them: the default one, whose ids are bare, and others by name.
@@ -33,24 +40,83 @@ pub struct Backends<A> {
     others: BTreeMap<BackendName, Arc<Backend<A>>>,
 }
 
+/// The same arrays.
+impl<A> Clone for Backends<A> {
+    fn clone(&self) -> Self {
+        Self { standard: Arc::clone(&self.standard), others: self.others.clone() }
+    }
+}
+
 /// A backend that is not configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("backend {name} is not configured; there are: the default one{}", list(.known))]
+#[error("backend {name} is not configured; there are: {}", list(.known))]
 pub struct Unknown {
     /// Its name.
     pub name: BackendName,
-    /// Those that are.
+    /// Those that are, the default one first.
     pub known: Vec<BackendName>,
 }
 
 fn list(known: &[BackendName]) -> String {
-    known.iter().map(|name| format!(", {name}")).collect::<Vec<_>>().concat()
+    let names = known.iter().enumerate().map(|(index, name)| {
+        if index == 0 { format!("{name} (the default one, whose ids are bare)") } else { name.to_string() }
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 impl Failure for Unknown {
     fn kind(&self) -> Kind {
         Kind::Refused
     }
+}
+
+/// Why no array can take a new volume.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misplaced {
+    /// The StorageClass names one that is not there.
+    #[error("StorageClass parameter backend cannot be followed")]
+    Unknown(#[source] Unknown),
+    /// The StorageClass names one, and the volume's source lies on another.
+    #[error(
+        "StorageClass parameter backend names {named}, but the volume is to be a copy of something on {source_on}: a copy \
+         lies on the array of its source, so use a StorageClass with backend {source_on}"
+    )]
+    ElsewhereThanSource {
+        /// Where it was to lie.
+        named: BackendName,
+        /// Where its source lies.
+        source_on: BackendName,
+    },
+    /// None of those that come into question can be reached from where the volume is to be used.
+    #[error(
+        "no array that the volume may lie on is reached from {wanted} ({offered}): allow another topology, or correct the \
+         backends' topology in the configuration"
+    )]
+    OutOfReach {
+        /// From where it is to be reached.
+        wanted: Accessibility,
+        /// What could be had.
+        offered: String,
+    },
+}
+
+impl Failure for Misplaced {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unknown(_) | Self::ElsewhereThanSource { .. } => Kind::Invalid,
+            // CSI 1.13, `CreateVolume`: 'unable to provision in accessible_topology' is RESOURCE_EXHAUSTED.
+            Self::OutOfReach { .. } => Kind::Full,
+        }
+    }
+}
+
+/// Where the source of a new volume lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside<'a> {
+    /// There is none.
+    Nothing,
+    /// On this backend, as the source's id names it.
+    Source(Option<&'a BackendName>),
 }
 
 impl<A> Backends<A> {
@@ -66,36 +132,64 @@ impl<A> Backends<A> {
         self
     }
 
-    /// The one of this name; the default one for none.
+    /// The one that an id names; the default one for none.
     pub fn of(&self, name: Option<&BackendName>) -> Result<Arc<Backend<A>>, Unknown> {
         let Some(name) = name else { return Ok(Arc::clone(&self.standard)) };
-        let unknown = || Unknown { name: name.clone(), known: self.others.keys().cloned().collect() };
-        self.others.get(name).cloned().ok_or_else(unknown)
+        self.others.get(name).cloned().ok_or_else(|| self.unknown(name))
+    }
+
+    /// The one that a StorageClass names, as the configuration does.
+    pub fn titled(&self, title: &BackendName) -> Result<Arc<Backend<A>>, Unknown> {
+        self.iter().find(|backend| backend.title == *title).cloned().ok_or_else(|| self.unknown(title))
     }
 
     /// Every one, the default one first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Backend<A>>> {
         std::iter::once(&self.standard).chain(self.others.values())
     }
+
+    /// Whether there are nodes that do not reach every array.
+    pub fn constrain_topology(&self) -> bool {
+        self.iter().any(|backend| !backend.topology.is_empty())
+    }
+
+    /// The array that a new volume goes to: where its source lies, or the one that the StorageClass names, or the first, the
+    /// default one before the others, that is reached from the place which is preferred most.
+    ///
+    /// It follows from the request alone, since the volume's id names the array: a repeat must find the same one.
+    pub fn choose(
+        &self,
+        named: Option<&BackendName>,
+        beside: Beside<'_>,
+        from: &Accessibility,
+    ) -> Result<Arc<Backend<A>>, Misplaced> {
+        let named = named.map(|name| self.titled(name)).transpose().map_err(Misplaced::Unknown)?;
+        let candidates = match (named, beside) {
+            (Some(named), Beside::Source(source)) => {
+                let there = self.of(source).map_err(Misplaced::Unknown)?;
+                if there.title != named.title {
+                    let (named, source_on) = (named.title.clone(), there.title.clone());
+                    return Err(Misplaced::ElsewhereThanSource { named, source_on });
+                }
+                vec![there]
+            }
+            (None, Beside::Source(source)) => vec![self.of(source).map_err(Misplaced::Unknown)?],
+            (Some(named), Beside::Nothing) => vec![named],
+            (None, Beside::Nothing) => self.iter().cloned().collect(),
+        };
+        let offers = candidates.iter().map(|backend| &backend.topology);
+        let Some(index) = from.first_met(&offers) else {
+            let offer = |backend: &Arc<Backend<A>>| format!("{} has {}", backend.title, backend.topology);
+            let offered = candidates.iter().map(offer).collect::<Vec<_>>().join(", ");
+            return Err(Misplaced::OutOfReach { wanted: from.clone(), offered });
+        };
+        Ok(Arc::clone(&candidates[index]))
+    }
+
+    fn unknown(&self, name: &BackendName) -> Unknown {
+        Unknown { name: name.clone(), known: self.iter().map(|backend| backend.title.clone()).collect() }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backend(name: Option<BackendName>) -> Backend<()> {
-        let (pool, portal) = ("pool".parse().unwrap(), Portal::parse("10.0.0.1", None).unwrap());
-        Backend { name, array: (), fence: Fence::Acl, pool, portal, address: "array".into() }
-    }
-
-    #[test]
-    fn a_backend_that_is_not_configured_is_named_with_those_that_are() {
-        let name: BackendName = "rack-2".parse().unwrap();
-        let backends = Backends::only(backend(None)).with(name.clone(), backend(Some(name.clone())));
-        assert_eq!(backends.of(None).unwrap().name, None);
-        assert_eq!(backends.of(Some(&name)).unwrap().name, Some(name));
-        let unknown = backends.of(Some(&"rack-3".parse().unwrap())).unwrap_err().to_string();
-        assert_eq!(unknown, "backend rack-3 is not configured; there are: the default one, rack-2");
-        assert_eq!(backends.iter().count(), 2);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
+use rds_csi_api::BackendName;
 use rds_csi_api::csi::controller_server::ControllerServer;
 use rds_csi_api::csi::identity_server::IdentityServer;
 use rds_csi_api::csi::plugin_capability::service;
@@ -18,68 +19,55 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::array::routeros::RouterOs;
+use crate::array::routeros::{Keeper, RouterOs};
 use crate::attachments::store::InMemory;
 use crate::backends::{Backend, Backends};
-use crate::config::{self, Config};
+use crate::config::{Arrays, BackendConfig, Config};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
 use crate::node_agents;
 
-/// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
-const GRACE: Duration = Duration::from_secs(25);
+/// What a call may take beside asking a node and giving an array one command.
+const MARGIN: Duration = Duration::from_secs(5);
 
-// A call that asks a node and then gives the array one command ends within the grace, whatever hangs.
-const _: () = assert!(config::COMMAND_TIMEOUT.as_secs() + node_agents::DEADLINE.as_secs() < GRACE.as_secs());
+/// How long running calls may take to end: one that asks a node and then gives an array one command ends within it, whatever
+/// hangs. 25 s, shorter than a pod's grace period, unless the configuration gives commands more time.
+fn grace(arrays: &Arrays) -> Duration {
+    arrays.longest_command() + node_agents::DEADLINE + MARGIN
+}
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config {
-        csi_socket,
-        ssh,
-        pool,
-        cluster,
-        prefix,
-        portal,
-        fence,
-        agents: nodes,
-        admin_listen,
-        telemetry,
-    } = config;
+    let Config { csi_socket, arrays, agents: nodes, admin_listen, telemetry } = config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
-    let array_address = ssh.destination.host.clone();
-    let (array, keeper) = RouterOs::new(ssh, pool.clone(), cluster);
-    registry.register_collector(Box::new(ArrayConnected(array.clone())));
+    let grace = grace(&arrays);
+    let (prefix, (backends, keepers)) = (arrays.prefix.clone(), backends(arrays));
+    registry.register_collector(Box::new(ArrayConnected(backends.clone())));
     nodes.check().await?;
 
     let admin_listener = TcpListener::bind(admin_listen)
         .await
         .with_context(|| format!("cannot listen at --admin-listen {admin_listen}"))?;
     let listener = socket::bind(&csi_socket).await?;
-    tracing::info!(socket = %csi_socket.display(), admin = %admin_listener.local_addr()?, "serving");
+    tracing::info!(socket = %csi_socket.display(), admin = %admin_listener.local_addr()?, grace = ?grace, "serving");
 
     let mut tasks = Tasks::new();
-    // Calls that are being finished still need the array, so its connection ends after them.
+    // Calls that are being finished still need the arrays, so their connections end after them.
     let calls_ended = CancellationToken::new();
-    let connection = keeper.run(calls_ended.clone());
-    tasks.spawn("the connection to the array", async move {
-        connection.await;
-        Ok(())
-    });
-    let connected = array.clone();
-    let readiness = move || {
-        if connected.is_connected() {
-            Readiness::Ready
-        } else {
-            Readiness::Waiting("the array is not connected".into())
-        }
-    };
+    for keeper in keepers {
+        let connection = keeper.run(calls_ended.clone());
+        tasks.spawn("the connection to an array", async move {
+            connection.await;
+            Ok(())
+        });
+    }
+    let connected = backends.clone();
+    let readiness = move || readiness(&connected);
     let admin = admin::serve(admin_listener, admin::router(Arc::new(registry), readiness), tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    let backend = Backend { name: None, array, fence, pool, portal, address: array_address };
-    let driver = Driver { backends: Backends::only(backend), store: InMemory::default(), nodes, prefix };
+    let driver = Driver { backends, store: InMemory::default(), nodes, prefix };
     let server = Server::builder()
         .add_service(IdentityServer::new(Identity::offering([service::Type::ControllerService])))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
@@ -90,7 +78,37 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         calls_ended.cancel();
         Ok(outcome?)
     });
-    let outcome = tasks.run(GRACE).await;
+    let outcome = tasks.run(grace).await;
     telemetry.shutdown().await;
     Ok(outcome?)
+}
+
+/// The arrays, and the tasks that keep them connected.
+fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>) {
+    let Arrays { cluster, prefix: _, standard, others } = arrays;
+    let mut keepers = Vec::new();
+    let mut backend = |name: Option<BackendName>, config: BackendConfig| {
+        let BackendConfig { title, ssh, pool, portal, fence, topology } = config;
+        let address = ssh.destination.host.clone();
+        let (array, keeper) = RouterOs::new(ssh, pool.clone(), cluster.clone(), name.clone());
+        keepers.push(keeper);
+        Backend { name, title, array, fence, pool, portal, address, topology }
+    };
+    let mut backends = Backends::only(backend(None, standard));
+    for (name, config) in others {
+        backends = backends.with(name.clone(), backend(Some(name), config));
+    }
+    (backends, keepers)
+}
+
+/// Ready as long as one array is connected: an array that is down is repaired there, and the volumes on the others go on.
+fn readiness(backends: &Backends<RouterOs>) -> Readiness {
+    let (up, down): (Vec<_>, Vec<_>) = backends.iter().partition(|backend| backend.array.is_connected());
+    let away: Vec<_> =
+        down.iter().map(|backend| format!("array {} is not connected", backend.title)).collect();
+    match (up.is_empty(), away.is_empty()) {
+        (_, true) => Readiness::Ready,
+        (false, false) => Readiness::Partly(away.join(", ")),
+        (true, false) => Readiness::Waiting(away.join(", ")),
+    }
 }

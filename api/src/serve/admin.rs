@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Readiness {
     /// It can.
     Ready,
+    /// A part of it, and what is amiss with the rest.
+    Partly(String),
     /// It cannot, and why.
     Waiting(String),
 }
@@ -39,6 +41,7 @@ pub fn router(
     let ready = move || async move {
         match readiness() {
             Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+            Readiness::Partly(reason) => (StatusCode::OK, format!("ready, but {reason}\n")),
             Readiness::Waiting(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     };

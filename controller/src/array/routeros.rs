@@ -10,7 +10,7 @@ mod session;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use rds_csi_api::{Bytes, HostNqn, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
+use rds_csi_api::{BackendName, Bytes, HostNqn, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 use tracing::Instrument as _;
 
 use super::{
@@ -29,13 +29,20 @@ pub struct RouterOs {
     session: Session,
     pool: Pool,
     cluster: ClusterId,
+    /// What the ids of what it holds begin with.
+    backend: Option<BackendName>,
 }
 
 impl RouterOs {
     /// The array, and the task that keeps it connected.
-    pub fn new(settings: Settings, pool: Pool, cluster: ClusterId) -> (Self, Keeper) {
+    pub fn new(
+        settings: Settings,
+        pool: Pool,
+        cluster: ClusterId,
+        backend: Option<BackendName>,
+    ) -> (Self, Keeper) {
         let (session, keeper) = Session::new(settings);
-        (Self { session, pool, cluster }, keeper)
+        (Self { session, pool, cluster, backend }, keeper)
     }
 
     /// Whether it is connected now.
@@ -107,6 +114,7 @@ impl RouterOs {
 impl fmt::Debug for RouterOs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouterOs")
+            .field("backend", &self.backend)
             .field("host", &self.host())
             .field("pool", &self.pool)
             .finish_non_exhaustive()

@@ -5,6 +5,7 @@ use rds_csi_api::{AccessMode, Portal};
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
+use crate::backends::topology::Segments;
 
 fn range(required: u64, limit: u64) -> CapacityRange {
     let some = |bytes: u64| (bytes > 0).then(|| Bytes::new(bytes));
@@ -85,6 +86,8 @@ fn backend(capacity: Bytes, fence: Fence) -> Backend<FakeArray> {
         pool,
         portal,
         address: "array.example".into(),
+        title: "default".parse().unwrap(),
+        topology: Segments::default(),
     }
 }
 

@@ -36,7 +36,7 @@ impl Connected {
             command_timeout,
         };
         let (array, keeper) =
-            RouterOs::new(settings, "storage-pool".parse().unwrap(), "blue".parse().unwrap());
+            RouterOs::new(settings, "storage-pool".parse().unwrap(), "blue".parse().unwrap(), None);
         let end = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(end.clone()));
         Self { array, keeper, end }

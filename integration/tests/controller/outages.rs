@@ -45,13 +45,13 @@ async fn the_program_starts_and_serves_while_the_array_is_away() {
         "Connection refused",
     );
     assert_eq!(admin(&controller, "/healthz").await, (200, "ok\n".into()));
-    assert_eq!(admin(&controller, "/readyz").await, (503, "the array is not connected\n".into()));
+    assert_eq!(admin(&controller, "/readyz").await, (503, "array default is not connected\n".into()));
     let simulator = site.occupy(|_| {}).await;
     let world = World { simulator, controller, site };
     let volume = until_available(|| world.create(wanted("a", GIB))).await.unwrap();
     assert_eq!(admin(&world.controller, "/readyz").await.0, 200);
     let (_, metrics) = admin(&world.controller, "/metrics").await;
-    assert!(metrics.contains("rds_csi_array_connected 1"), "{metrics}");
+    assert!(metrics.contains(r#"rds_csi_array_connected{backend="default"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"rds_csi_operations_total{rpc="CreateVolume",code="Ok"} 1"#), "{metrics}");
     world.delete(&volume.volume_id).await.unwrap();
     world.end().await;

@@ -7,6 +7,7 @@ use rds_csi_api::{AccessMode, NodeName, Portal};
 
 use super::*;
 use crate::attachments::Fence;
+use crate::backends::topology::Segments;
 
 fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
     csi::VolumeCapability { access_type: Some(access), access_mode: Some(WireMode { mode: mode.into() }) }
@@ -25,6 +26,8 @@ fn backends() -> Backends<()> {
         pool,
         portal,
         address: "array".into(),
+        title: "default".parse().unwrap(),
+        topology: Segments::default(),
     })
 }
 
