@@ -8,7 +8,6 @@ use prometheus_client::registry::Registry;
 use rds_csi_api::BackendName;
 use rds_csi_api::csi::controller_server::ControllerServer;
 use rds_csi_api::csi::identity_server::IdentityServer;
-use rds_csi_api::csi::plugin_capability::service;
 use rds_csi_api::serve::admin::{self, Readiness};
 use rds_csi_api::serve::call::Calls;
 use rds_csi_api::serve::identity::Identity;
@@ -69,7 +68,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
     let driver = Driver { backends, store: InMemory::default(), nodes, prefix };
     let server = Server::builder()
-        .add_service(IdentityServer::new(Identity::offering([service::Type::ControllerService])))
+        .add_service(IdentityServer::new(Identity))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
     tasks.spawn("the CSI server", async move {

@@ -69,7 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
     tasks.spawn("the internal API", async move { Ok(agent.await?) });
     let csi = Server::builder()
-        .add_service(IdentityServer::new(Identity::offering([])))
+        .add_service(IdentityServer::new(Identity))
         .add_service(NodeServer::new(Node::new(volumes, node, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),

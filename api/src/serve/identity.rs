@@ -6,18 +6,13 @@ use crate::DRIVER_NAME;
 use crate::csi::plugin_capability::{Service, Type, service};
 use crate::csi::{self, identity_server};
 
-/// The service.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    services: Vec<service::Type>,
-}
+/// What the plugin as a whole offers beside Identity and Node: every instance says the same, whichever of the services it
+/// serves itself (CSI 1.13, `GetPluginCapabilities`).
+const OFFERED: [Type; 1] = [Type::Service(Service { r#type: service::Type::ControllerService as i32 })];
 
-impl Identity {
-    /// A program that offers these services beside Identity and Node.
-    pub fn offering(services: impl IntoIterator<Item = service::Type>) -> Self {
-        Self { services: services.into_iter().collect() }
-    }
-}
+/// The service.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity;
 
 #[tonic::async_trait]
 impl identity_server::Identity for Identity {
@@ -36,10 +31,8 @@ impl identity_server::Identity for Identity {
         &self,
         _: Request<csi::GetPluginCapabilitiesRequest>,
     ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
-        let capability = |offered: &service::Type| csi::PluginCapability {
-            r#type: Some(Type::Service(Service { r#type: (*offered).into() })),
-        };
-        let capabilities = self.services.iter().map(capability).collect();
+        let capability = |offered| csi::PluginCapability { r#type: Some(offered) };
+        let capabilities = OFFERED.map(capability).into();
         Ok(Response::new(csi::GetPluginCapabilitiesResponse { capabilities }))
     }
 
