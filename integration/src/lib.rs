@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod collector;
+pub mod conformance;
 pub mod demo;
 pub mod driver;
 pub mod programs;

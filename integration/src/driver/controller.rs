@@ -78,6 +78,11 @@ impl Controller {
         IdentityClient::new(self.channel())
     }
 
+    /// Its CSI socket, as a gRPC endpoint.
+    pub fn endpoint(&self) -> String {
+        format!("unix:{}", socket(&self.folder).display())
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
@@ -106,8 +111,7 @@ impl Controller {
     }
 
     fn channel(&self) -> Channel {
-        let socket = socket(&self.folder);
-        Endpoint::from_shared(format!("unix:{}", socket.display()))
+        Endpoint::from_shared(self.endpoint())
             .expect("the path of a temporary folder is a URI")
             .connect_lazy()
     }

@@ -1,0 +1,57 @@
+//! The upstream conformance suite, csi-sanity, against the binaries that users run: the controller on its socket, and the
+//! node agent inside a worker guest, where NVMe/TCP and mounts are the kernel's own.
+//!
+//! A spec that is skipped has shown nothing, so each that may be is named here with its reason.
+
+mod report;
+mod suite;
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use self::report::{Allowance, Report};
+pub use self::suite::Order;
+use self::suite::Suite;
+use crate::driver::Driver;
+use crate::rig::{Plan, Rig};
+
+/// It takes about two minutes.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// The specs that may be skipped: the beginning of their names, and why. One that is not skipped any more comes off the list.
+const ALLOWED: &[Allowance] = &[Allowance {
+    specs: "GroupController Service",
+    why: "group snapshots are not served: the array takes snapshots of one subvolume at a time, so a group would \
+              not be of one instant",
+}];
+
+/// Boots a rig with one worker, runs the suite, says how each of its parts went, and takes everything down again. An error
+/// says what did not pass.
+pub async fn run(order: &Order) -> Result<()> {
+    let rig = Rig::boot(Plan { workers: 1, ..Plan::default() }).await?;
+    let judged = tokio::time::timeout(LIMIT, judge(&rig, order)).await;
+    let judged = judged.unwrap_or_else(|_| bail!("the suite has not ended after {LIMIT:?}"));
+    if judged.is_err() {
+        eprintln!("{}", rig.diagnosis().await);
+    }
+    let gone = rig.teardown().await;
+    judged.and(gone)
+}
+
+async fn judge(rig: &Rig, order: &Order) -> Result<()> {
+    let driver = Driver::start(rig).await?;
+    let suite = Suite::prepare(&driver)?;
+    let ran = suite.run(order).await?;
+    if let Some(path) = &order.report {
+        fs::write(path, &ran).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let report = Report::parse(&ran)?;
+    println!("{}", report.told(ALLOWED));
+    let left = suite.leftovers().await?;
+    driver.stop().await?;
+    report.verdict(ALLOWED, order)?;
+    ensure!(left.is_empty(), "the suite's directories are still there: {left}");
+    Ok(())
+}
