@@ -20,7 +20,7 @@ use super::{image::Image, protocol, qmp};
 const BOOT_DEADLINE: Duration = Duration::from_mins(2);
 
 /// After how long a reset is taken for hung.
-const RESET_PATIENCE: Duration = Duration::from_secs(45);
+const RESET_PATIENCE: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(45)];
 
 /// What a guest is made of.
 #[derive(Debug, Clone)]
@@ -110,13 +110,13 @@ impl Machine {
 
     /// The reset button: the guest starts again, with its disk and its links.
     ///
-    /// About one reset in twenty hangs before the kernel says a word (QEMU 7.2 without KVM), so it is pressed again.
+    /// About one reset in twenty hangs before the kernel says a word (QEMU 7.2 without KVM), so it is pressed again, with more
+    /// patience each time: a guest that is only slow must not be reset for ever.
     pub(super) async fn reset(&mut self) -> Result<()> {
         let seen = console_length(&self.directory);
-        for _ in 0..2 {
+        for patience in RESET_PATIENCE {
             self.qmp("system_reset", json!({})).await?;
-            let booted = time::timeout(RESET_PATIENCE, self.wait_ready(seen)).await;
-            if let Ok(outcome) = booted {
+            if let Ok(outcome) = time::timeout(patience, self.wait_ready(seen)).await {
                 return outcome;
             }
         }
