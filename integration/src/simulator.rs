@@ -29,11 +29,11 @@ use tokio_util::task::TaskTracker;
 
 use backend::linux::Linux;
 use backend::memory::Memory;
-use backend::{Backend, PoolPath};
-use device::Device;
+use backend::{Backend, Connection, PoolPath};
+use device::{Device, User};
 use ssh::{Limits, Server};
 
-pub use device::{ArrayState, Dialect, FileDisk, Unset};
+pub use device::{ArrayState, Dialect, FileDisk, Group, InvalidGroup, ListedAddress, Unset};
 pub use faults::{Effect, Fault};
 pub use journal::{CommandLine, Commands};
 pub use script::Numbers;
@@ -65,6 +65,8 @@ pub struct Options {
     pub host_key: PrivateKey,
     /// Who may log in.
     pub access: Access,
+    /// What they may do.
+    pub group: Group,
     /// How many connections, and how many channels, may be open at once.
     pub max_sessions: usize,
     /// How many bytes a command line may have; a longer one is refused like a mistake in writing. The device has
@@ -107,6 +109,7 @@ impl Options {
             pool: "storage-pool".to_owned(),
             host_key: keys::generate(),
             access: Access { user: None, keys: keys::authorized(key)? },
+            group: Group::least(),
             max_sessions: 20,
             max_line: MAX_LINE,
             dialect,
@@ -134,13 +137,24 @@ pub enum StartError {
 impl Simulator {
     /// Starts a simulator on the current tokio runtime.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { listen, control, storage, pool, host_key, access, max_sessions, max_line, dialect } =
-            options;
+        let Options {
+            listen,
+            control,
+            storage,
+            pool,
+            host_key,
+            access,
+            group,
+            max_sessions,
+            max_line,
+            dialect,
+        } = options;
         let backend: Box<dyn Backend> = match storage {
             Storage::Memory { pool_size } => Box::new(Memory::new(pool_size)),
             Storage::Linux { pool_mount, nvme_address } => Box::new(Linux::open(&pool_mount, nvme_address)?),
         };
-        let device = Arc::new(Device::new(backend, &pool, dialect, max_sessions)?);
+        let user = User { name: access.user.clone().unwrap_or_else(|| "admin".to_owned()), group };
+        let device = Arc::new(Device::new(backend, &pool, dialect, max_sessions, user)?);
         let (listener, address) = bind(listen).await?;
         let limits = Limits { sessions: max_sessions, line: max_line };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -202,6 +216,16 @@ impl Simulator {
     /// Writes a number to a file of the pool, in place of a host that has it attached.
     pub fn write(&self, path: &PoolPath, content: u64) -> Result<(), backend::Error> {
         self.server.device.write(path, content)
+    }
+
+    /// Lets a host's connection be among those that `/ip/firewall/connection` tells of.
+    pub fn connected(&self, source: SocketAddr, destination: SocketAddr) {
+        self.server.device.connected(Connection { source, destination });
+    }
+
+    /// Lets the connections of this host be gone from there.
+    pub fn disconnected(&self, source: IpAddr) {
+        self.server.device.disconnected(source);
     }
 
     /// Ends all connections and exports, and waits until nothing of the simulator runs any more.

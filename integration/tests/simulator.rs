@@ -8,6 +8,8 @@ mod breaks;
 mod client;
 #[path = "simulator/faults.rs"]
 mod faults;
+#[path = "simulator/preflight.rs"]
+mod preflight;
 #[path = "simulator/program.rs"]
 mod program;
 #[path = "simulator/sessions.rs"]

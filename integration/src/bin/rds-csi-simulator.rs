@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use rds_csi_integration::simulator::{
-    Access, Dialect, MAX_LINE, Numbers, Options, Simulator, Storage, Unset, Version, keys,
+    Access, Dialect, Group, MAX_LINE, Numbers, Options, Simulator, Storage, Unset, Version, keys,
 };
 
 /// RouterOS over SSH as a storage driver sees it, without the hardware.
@@ -41,6 +41,9 @@ struct Arguments {
     /// The only user name; any will do if it is not given.
     #[arg(long, env = "RDS_CSI_USER")]
     user: Option<String>,
+    /// What the user may do: full, write, read, or policies such as ssh,read,write.
+    #[arg(long, env = "RDS_CSI_GROUP", default_value = "ssh,read,write")]
+    group: Group,
     /// How many connections, and how many channels, may be open at once.
     #[arg(long, env = "RDS_CSI_MAX_SESSIONS", default_value_t = 20)]
     max_sessions: usize,
@@ -90,6 +93,7 @@ impl Arguments {
             host_key,
             authorized_key,
             user,
+            group,
             max_sessions,
             max_line,
             control_listen,
@@ -117,6 +121,7 @@ impl Arguments {
             pool,
             host_key,
             access: Access { user, keys: keys::authorized(&authorized)? },
+            group,
             max_sessions,
             max_line,
             dialect: Dialect { version: routeros_version, numbers: Numbers::Floats, unset: Unset::Absent },

@@ -10,6 +10,7 @@ pub mod memory;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -42,6 +43,11 @@ pub trait Backend: Send {
     /// Writes a number to the beginning of a file, in place of a host that has it attached.
     fn write(&mut self, path: &PoolPath, content: u64) -> Result<(), Error>;
 
+    /// What was done to a file since it was made, if this storage counts it.
+    fn activity(&self, path: &PoolPath) -> Option<Activity>;
+    /// The TCP connections of hosts to what is exported, if this storage sees any.
+    fn connections(&self) -> Result<Vec<Connection>, Error>;
+
     /// What is exported now.
     fn exports(&self) -> Result<Vec<Export>, Error>;
     /// Offers a file as namespace 1 of a subsystem of its own.
@@ -64,6 +70,24 @@ pub struct Capacity {
     pub size: u64,
     /// Not yet used.
     pub free: u64,
+}
+
+/// What was done to a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// How often it was written to.
+    pub writes: u64,
+    /// How many bytes that were.
+    pub written: u64,
+}
+
+/// A TCP connection of a host to this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// The host's end.
+    pub source: SocketAddr,
+    /// This machine's end.
+    pub destination: SocketAddr,
 }
 
 /// A btrfs subvolume directly below the pool's top.

@@ -6,25 +6,31 @@
 mod disk;
 mod exports;
 mod file;
+mod firewall;
 mod item;
+mod session;
 mod subvolume;
 mod system;
+mod users;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
 
-use super::backend::{self, Backend, Capacity, Entry, Export, PoolPath, Subvolume};
-use super::menus::{Arguments, Menu};
+use super::backend::{self, Backend, Capacity, Connection, Entry, Export, PoolPath, Subvolume};
 use super::script::{Failure, Globals, ItemId, Numbers};
 use super::version::Version;
 
 pub use disk::FileDisk;
+use firewall::Firewall;
+pub use firewall::ListedAddress;
 pub(super) use item::Item;
+pub(super) use session::{Handicaps, Policy, Reach, Session, Space};
+pub(super) use users::User;
+pub use users::{Group, InvalidGroup};
 
 /// What releases and devices differ in, without it being a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,7 @@ pub(super) struct Device {
     dialect: Dialect,
     pool: String,
     max_sessions: usize,
+    user: User,
     started: Mutex<Instant>,
     globals: Globals,
     state: Mutex<State>,
@@ -62,47 +69,7 @@ struct State {
     disks: BTreeMap<ItemId, FileDisk>,
     next_disk: u64,
     identity: String,
-}
-
-/// What stands in a command's way besides the state of the array.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Handicaps {
-    /// Whether there is room.
-    pub space: Space,
-    /// Whether the user may change anything.
-    pub policy: Policy,
-    /// How far a script gets.
-    pub reach: Reach,
-}
-
-/// How far a script gets before its session ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// To its own end.
-    #[default]
-    End,
-    /// Until so many of its commands have changed something.
-    Changes(u32),
-}
-
-/// Whether files can be made and grown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Space {
-    /// As far as the pool has room.
-    #[default]
-    AsItIs,
-    /// Not one byte.
-    Exhausted,
-}
-
-/// What the user's group may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Policy {
-    /// `ssh,read,write`
-    #[default]
-    Write,
-    /// `ssh,read`
-    Read,
+    firewall: Firewall,
 }
 
 /// The whole array at one moment, for tests and for people.
@@ -118,6 +85,8 @@ pub struct ArrayState {
     pub files: Vec<Entry>,
     /// What the target offers; what a disk says should agree with it.
     pub exports: Vec<Export>,
+    /// The addresses on the firewall's lists.
+    pub addresses: Vec<ListedAddress>,
 }
 
 impl Device {
@@ -127,13 +96,21 @@ impl Device {
         pool: &str,
         dialect: Dialect,
         max_sessions: usize,
+        user: User,
     ) -> Result<Self, backend::Error> {
-        let mut state = State { backend, disks: BTreeMap::new(), next_disk: 1, identity: "rds".to_owned() };
+        let mut state = State {
+            backend,
+            disks: BTreeMap::new(),
+            next_disk: 1,
+            identity: "rds".to_owned(),
+            firewall: Firewall::default(),
+        };
         state.restore()?;
         Ok(Self {
             dialect,
             pool: pool.to_owned(),
             max_sessions,
+            user,
             started: Mutex::new(Instant::now()),
             globals: Globals::default(),
             state: Mutex::new(state),
@@ -156,12 +133,28 @@ impl Device {
             subvolumes: state.backend.subvolumes()?,
             files: state.backend.entries()?,
             exports: state.backend.exports()?,
+            addresses: state.firewall.listed(),
         })
     }
 
     /// Writes to a file in place of a host.
     pub(super) fn write(&self, path: &PoolPath, content: u64) -> Result<(), backend::Error> {
         self.state().backend.write(path, content)
+    }
+
+    /// Lets a connection be among those that are tracked.
+    pub(super) fn connected(&self, connection: Connection) {
+        self.state().firewall.connections.push(connection);
+    }
+
+    /// Forgets the tracked connections from this address.
+    pub(super) fn disconnected(&self, source: IpAddr) {
+        self.state().firewall.connections.retain(|connection| connection.source.ip() != source);
+    }
+
+    /// Whether the user may do what needs this policy.
+    pub(super) fn allows(&self, policy: &str) -> bool {
+        self.user.group.allows(policy)
     }
 
     /// Ends all exports, as a device does that is switched off.
@@ -175,6 +168,7 @@ impl Device {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.globals.forget();
         let mut state = self.state();
+        state.firewall.reboot();
         let offered = state.backend.exports()?;
         let missing: Vec<Export> = state.disks.values().filter_map(FileDisk::export).collect();
         missing
@@ -190,120 +184,6 @@ impl Device {
     /// The name of the device, as prompts show it.
     pub(super) fn identity(&self) -> String {
         self.state().identity.clone()
-    }
-}
-
-/// One script's access to the device.
-pub(super) struct Session {
-    device: Arc<Device>,
-    handicaps: Handicaps,
-    stop: CancellationToken,
-    /// How many commands have changed something.
-    changes: Cell<u32>,
-}
-
-impl Session {
-    /// A session that ends when `stop` says so.
-    pub(super) fn new(device: Arc<Device>, handicaps: Handicaps, stop: CancellationToken) -> Self {
-        Self { device, handicaps, stop, changes: Cell::new(0) }
-    }
-
-    /// Whether the script must end now.
-    pub(super) fn ended(&self) -> bool {
-        let exhausted = match self.handicaps.reach {
-            Reach::End => false,
-            Reach::Changes(most) => self.changes.get() >= most,
-        };
-        exhausted || self.stop.is_cancelled()
-    }
-
-    /// Notes that a command has changed something.
-    pub(super) fn changed(&self) {
-        self.changes.set(self.changes.get() + 1);
-    }
-
-    /// The dialect of the device.
-    pub(super) fn dialect(&self) -> Dialect {
-        self.device.dialect
-    }
-
-    /// The variables that all scripts of the device share.
-    pub(super) fn globals(&self) -> &Globals {
-        &self.device.globals
-    }
-
-    /// The items of a menu at this moment.
-    pub(super) fn items(&self, menu: Menu) -> Result<Vec<Item>, Failure> {
-        let device = &self.device;
-        match menu {
-            Menu::Disk => disk::items(&device.state(), &device.pool, device.dialect),
-            Menu::Subvolume => subvolume::items(&device.state(), &device.pool, device.dialect),
-            Menu::File => file::items(&device.state(), &device.pool),
-            Menu::Filesystem => Ok(system::filesystems(&device.pool)),
-            Menu::Service => Ok(system::services(device.max_sessions)),
-            Menu::Identity => Ok(system::identity(&device.state().identity)),
-            Menu::Package => Ok(system::packages(device.dialect.version)),
-            Menu::Resource => Ok(system::resource(device.dialect.version, device.uptime())),
-        }
-    }
-
-    /// Makes an item.
-    pub(super) fn add(&self, menu: Menu, arguments: &Arguments) -> Result<ItemId, Failure> {
-        self.may_write()?;
-        let device = &self.device;
-        let mut state = device.state();
-        match menu {
-            Menu::Disk => {
-                disk::add(&mut state, &device.pool, device.dialect.version, arguments, self.handicaps.space)
-            }
-            Menu::Subvolume => subvolume::add(&mut state, &device.pool, arguments),
-            Menu::File => file::add(&mut state, &device.pool, arguments),
-            Menu::Filesystem | Menu::Service | Menu::Identity | Menu::Package | Menu::Resource => {
-                Err(Failure::new("failure: cannot add"))
-            }
-        }
-    }
-
-    /// Changes an item.
-    pub(super) fn set(&self, menu: Menu, id: ItemId, arguments: &Arguments) -> Result<(), Failure> {
-        self.may_write()?;
-        let device = &self.device;
-        let mut state = device.state();
-        match menu {
-            Menu::Disk => disk::set(&mut state, device.dialect.version, id, arguments, self.handicaps.space),
-            Menu::Subvolume => subvolume::set(&mut state, id, arguments),
-            Menu::Identity => {
-                if let Some(name) = arguments.text("name") {
-                    name.clone_into(&mut state.identity);
-                }
-                Ok(())
-            }
-            Menu::File | Menu::Filesystem | Menu::Service | Menu::Package | Menu::Resource => {
-                Err(Failure::new("failure: cannot change"))
-            }
-        }
-    }
-
-    /// Removes an item.
-    pub(super) fn remove(&self, menu: Menu, id: ItemId) -> Result<(), Failure> {
-        self.may_write()?;
-        let device = &self.device;
-        let mut state = device.state();
-        match menu {
-            Menu::Disk => disk::remove(&mut state, id),
-            Menu::Subvolume => subvolume::remove(&mut state, id),
-            Menu::File => file::remove(&mut state, &device.pool, id),
-            Menu::Filesystem | Menu::Service | Menu::Identity | Menu::Package | Menu::Resource => {
-                Err(Failure::new("failure: cannot remove"))
-            }
-        }
-    }
-
-    fn may_write(&self) -> Result<(), Failure> {
-        match self.handicaps.policy {
-            Policy::Write => Ok(()),
-            Policy::Read => Err(Failure::new("not enough permissions (9)")),
-        }
     }
 }
 

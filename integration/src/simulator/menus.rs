@@ -4,6 +4,7 @@
 //! and observed devices; values of properties are in [`device`](super::device).
 
 mod tables;
+pub(super) mod time;
 
 use super::script::{Failure, Value};
 use super::version::Version;
@@ -19,6 +20,12 @@ pub(super) enum Menu {
     Subvolume,
     /// `/file`
     File,
+    /// `/ip/firewall/address-list`
+    AddressList,
+    /// `/ip/firewall/connection`
+    Connection,
+    /// `/ip/firewall/raw`
+    Raw,
     /// `/ip/service`
     Service,
     /// `/system/identity`
@@ -27,6 +34,10 @@ pub(super) enum Menu {
     Package,
     /// `/system/resource`
     Resource,
+    /// `/user`
+    User,
+    /// `/user/group`
+    Group,
 }
 
 /// What can be done in a menu.
@@ -81,6 +92,8 @@ pub(super) enum Kind {
     Size,
     /// `yes` or `no`.
     YesNo,
+    /// A time such as `10m`, or a word for none.
+    Time,
     /// One of some words.
     Choice(&'static [&'static str]),
     /// An item of the same menu.
@@ -151,7 +164,7 @@ impl Verb {
     /// A word without a value, such as `detail`, that this command takes.
     pub(super) fn flag(self, word: &str) -> Option<&'static str> {
         let flags: &[&'static str] = match self {
-            Self::Print => &["as-value", "brief", "count-only", "detail", "without-paging"],
+            Self::Print => &["as-value", "brief", "count-only", "detail", "stats", "without-paging"],
             Self::MonitorTraffic => &["as-value", "once"],
             Self::Add | Self::Set | Self::Remove | Self::Find | Self::Get => &[],
         };
@@ -210,6 +223,12 @@ impl Kind {
                 .or_else(|| bytes(&value.to_string()))
                 .filter(|bytes| *bytes >= 0)
                 .map(Value::Number),
+            Self::Time => {
+                let text = value.to_string();
+                let known =
+                    time::read(&text).is_some() || matches!(text.as_str(), "none-static" | "none-dynamic");
+                known.then_some(Value::Text(text))
+            }
             Self::YesNo => value.as_bool().map(Value::Bool),
             Self::Choice(words) => {
                 let text = value.to_string();

@@ -38,7 +38,12 @@ fn legend(menu: Menu) -> Option<&'static str> {
         Menu::Subvolume => Some("Flags: S - SNAPSHOT; r - READ-ONLY; D - DEAD; M - MOUNTED"),
         Menu::Service => Some("Flags: X - DISABLED, I - INVALID"),
         Menu::Package => Some("Flags: X - DISABLED, A - AVAILABLE"),
-        Menu::File | Menu::Filesystem | Menu::Identity | Menu::Resource => None,
+        Menu::User => Some("Flags: X - DISABLED, E - EXPIRED"),
+        Menu::AddressList => Some("Flags: X - DISABLED, D - DYNAMIC"),
+        Menu::Raw => Some("Flags: X - DISABLED, I - INVALID; D - DYNAMIC"),
+        Menu::File | Menu::Filesystem | Menu::Connection | Menu::Identity | Menu::Resource | Menu::Group => {
+            None
+        }
     }
 }
 
@@ -46,8 +51,11 @@ fn flags(menu: Menu, item: &Item) -> String {
     let known: &[(&str, char)] = match menu {
         Menu::Disk => &[("block-device", 'B'), ("mounted", 'M'), ("nvme-tcp-export", 't')],
         Menu::Subvolume => &[("snapshot", 'S'), ("read-only", 'r')],
-        Menu::Service | Menu::Package => &[("disabled", 'X')],
-        Menu::File | Menu::Filesystem | Menu::Identity | Menu::Resource => &[],
+        Menu::AddressList | Menu::Raw => &[("disabled", 'X'), ("dynamic", 'D')],
+        Menu::Service | Menu::Package | Menu::User => &[("disabled", 'X')],
+        Menu::File | Menu::Filesystem | Menu::Connection | Menu::Identity | Menu::Resource | Menu::Group => {
+            &[]
+        }
     };
     let set = |property: &str| item.property(property) == Some(Value::Bool(true));
     known.iter().map(|(property, flag)| if set(property) { *flag } else { ' ' }).collect()
@@ -58,7 +66,7 @@ fn is_flag(menu: Menu, property: &str) -> bool {
     match menu {
         Menu::Disk => matches!(property, "block-device" | "mounted"),
         Menu::Subvolume => property == "snapshot",
-        _ => property == "disabled",
+        _ => matches!(property, "disabled" | "dynamic" | "invalid" | "expired"),
     }
 }
 
@@ -98,6 +106,11 @@ fn columns(menu: Menu, items: &[Item]) -> Vec<String> {
         Menu::Filesystem => &["label", "present-devs"],
         Menu::Service => &["name", "port", "max-sessions"],
         Menu::Package => &["name", "version"],
+        Menu::User => &["name", "group", "address"],
+        Menu::Group => &["name", "policy", "skin"],
+        Menu::AddressList => &["list", "address", "creation-time", "timeout"],
+        Menu::Raw => &["chain", "action", "protocol", "dst-port", "src-address-list"],
+        Menu::Connection => &["protocol", "src-address", "dst-address", "tcp-state", "timeout"],
         Menu::Identity | Menu::Resource => &[],
     };
     if items.is_empty() {

@@ -268,7 +268,7 @@ fn handicaps(effects: &[Effect]) -> Handicaps {
     Handicaps {
         space: if effects.contains(&Effect::DiskFull) { Space::Exhausted } else { Space::AsItIs },
         reach: effects.iter().find_map(stop_after).unwrap_or_default(),
-        policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::Write },
+        policy: if effects.contains(&Effect::ReadOnlyUser) { Policy::Read } else { Policy::AsGranted },
     }
 }
 

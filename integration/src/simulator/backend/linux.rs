@@ -2,6 +2,7 @@
 //! Needs root. It touches only what lies on its pool, and exports whose file lies there.
 
 mod btrfs;
+mod connections;
 mod nvmet;
 mod run;
 
@@ -17,7 +18,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{Access, Backend, Capacity, Entry, EntryKind, Error, Export, Hosts, Origin, PoolPath, Subvolume};
+use super::{
+    Access, Activity, Backend, Capacity, Connection, Entry, EntryKind, Error, Export, Hosts, Origin,
+    PoolPath, Subvolume,
+};
 use nvmet::Target;
 
 /// Where the kernel's target is set up; configfs has to be mounted and the module `nvmet-tcp` loaded.
@@ -177,6 +181,16 @@ impl Backend for Linux {
             file.sync_all()
         });
         written.map_err(|error| file_error(path, "write to the file", error))
+    }
+
+    /// The target writes to files past every counter of the kernel: nothing is told rather than a zero.
+    fn activity(&self, _path: &PoolPath) -> Option<Activity> {
+        None
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        let ports: Vec<u16> = self.exports()?.iter().map(|export| export.port).collect();
+        connections::established(&ports).map_err(|error| system("list the connections", error))
     }
 
     fn exports(&self) -> Result<Vec<Export>, Error> {

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::{
-    Access, Backend, Capacity, Entry, EntryKind, Error, Export, Hosts, Origin, Parent, PoolPath, Subvolume,
+    Access, Activity, Backend, Capacity, Connection, Entry, EntryKind, Error, Export, Hosts, Origin, Parent,
+    PoolPath, Subvolume,
 };
 
 /// An array in memory.
@@ -17,6 +18,8 @@ pub struct Memory {
     subvolumes: BTreeMap<String, Subvolume>,
     nodes: BTreeMap<PoolPath, Node>,
     exports: BTreeMap<String, Export>,
+    /// Files that were written to.
+    activity: BTreeMap<PoolPath, Activity>,
     /// Source of subvolume ids and of blocks: none is used twice.
     counter: u64,
 }
@@ -47,6 +50,7 @@ impl Memory {
             subvolumes: BTreeMap::new(),
             nodes: BTreeMap::new(),
             exports: BTreeMap::new(),
+            activity: BTreeMap::new(),
             counter: 255,
         }
     }
@@ -156,6 +160,7 @@ impl Backend for Memory {
         self.known(name)?;
         self.subvolumes.remove(name);
         self.nodes.retain(|path, _| !path.is_within(name));
+        self.activity.retain(|path, _| !path.is_within(name));
         for subvolume in self.subvolumes.values_mut() {
             if subvolume.snapshot_of == Some(Parent::Named(name.to_owned())) {
                 subvolume.snapshot_of = Some(Parent::Gone);
@@ -203,6 +208,7 @@ impl Backend for Memory {
         if self.subvolumes.contains_key(path.as_str()) || self.nodes.keys().any(inside) {
             return Err(Error::Busy(path.to_string()));
         }
+        self.activity.remove(path);
         self.nodes.remove(path).map(drop).ok_or_else(|| Error::Missing(path.to_string()))
     }
 
@@ -210,7 +216,18 @@ impl Backend for Memory {
         let next = self.count();
         let (_, content, blocks) = self.file(path)?;
         (*content, *blocks) = (written, next);
+        let activity = self.activity.entry(path.clone()).or_default();
+        activity.writes += 1;
+        activity.written += u64::from(u64::BITS / 8);
         Ok(())
+    }
+
+    fn activity(&self, path: &PoolPath) -> Option<Activity> {
+        Some(self.activity.get(path).copied().unwrap_or_default())
+    }
+
+    fn connections(&self) -> Result<Vec<Connection>, Error> {
+        Ok(Vec::new())
     }
 
     fn exports(&self) -> Result<Vec<Export>, Error> {

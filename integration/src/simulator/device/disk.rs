@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::exports::{self, Step};
-use super::{Dialect, Item, Space, State, Unset};
-use crate::simulator::backend::{self, EntryKind, Export, Hosts, PoolPath};
+use super::{Dialect, Item, Space, State};
+use crate::simulator::backend::{self, Activity, EntryKind, Export, Hosts, PoolPath};
 use crate::simulator::menus::Arguments;
 use crate::simulator::script::{Failure, ItemId, Value};
 use crate::simulator::version::Version;
@@ -40,10 +40,10 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    fn new(slot: &str, file_path: String) -> Self {
+    fn new(slot: &str) -> Self {
         Self {
             slot: slot.to_owned(),
-            file_path,
+            file_path: String::new(),
             file_size: 0,
             comment: String::new(),
             mount_filesystem: true,
@@ -99,9 +99,9 @@ impl FileDisk {
         self.file_size = arguments.number("file-size").unwrap_or(self.file_size);
     }
 
-    fn item(&self, id: ItemId, dialect: Dialect) -> Item {
+    fn item(&self, id: ItemId, dialect: Dialect, activity: Option<Activity>) -> Item {
         let text = |text: &str| Value::text(text);
-        let mut properties = vec![
+        let properties = vec![
             ("type", text("file")),
             ("slot", text(&self.slot)),
             ("slot-default", text("")),
@@ -131,10 +131,19 @@ impl FileDisk {
             ("block-device", Value::Bool(true)),
             ("mounted", Value::Bool(false)),
         ];
-        if dialect.unset == Unset::Absent {
-            properties.retain(|(_, value)| *value != Value::text(""));
+        let item = Item::new(id, properties).with_unset(dialect.unset);
+        match activity {
+            None => item,
+            Some(Activity { writes, written }) => item.with_counters(vec![
+                ("io-ops", Value::unsigned(writes)),
+                ("io-errors", Value::Number(0)),
+                ("read-ops", Value::Number(0)),
+                ("read-bytes", Value::Number(0)),
+                ("write-ops", Value::unsigned(writes)),
+                ("write-bytes", Value::unsigned(written)),
+                ("in-flight-ops", Value::Number(0)),
+            ]),
         }
-        Item::new(id, properties)
     }
 }
 
@@ -157,7 +166,10 @@ pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<I
             ("mounted", Value::Bool(true)),
         ],
     );
-    let files = state.disks.iter().map(|(id, disk)| disk.item(*id, dialect));
+    let files = state.disks.iter().map(|(id, disk)| {
+        let activity = disk.file().and_then(|file| state.backend.activity(&file));
+        disk.item(*id, dialect, activity)
+    });
     Ok(std::iter::once(pool).chain(files).collect())
 }
 
@@ -168,24 +180,17 @@ pub(super) fn add(
     arguments: &Arguments,
     space: Space,
 ) -> Result<ItemId, Failure> {
-    arguments.required("type")?;
-    let given_path = arguments.required("file-path")?;
-    let slot = arguments.required("slot")?;
-    let invalid_path = || Failure::invalid("file-path");
-    let path = PoolPath::within(pool, given_path).ok_or_else(invalid_path)?;
-
-    let mut disk = match arguments.value("copy-from") {
-        // Settings only, the NQN among them, and not one byte of data.
-        Some(source) => {
-            let is_source = |id: &ItemId, disk: &FileDisk| {
-                source.equals(&Value::Id(*id)) || source.equals(&Value::text(&disk.slot))
-            };
-            let found = state.disks.iter().find(|(id, disk)| is_source(id, disk));
-            let (_, source) = found.ok_or_else(Failure::no_such_item)?;
-            FileDisk { file_path: format!("/{pool}/{path}"), file_size: 0, ..source.clone() }
-        }
-        None => FileDisk::new(slot, format!("/{pool}/{path}")),
+    let mut disk = if let Some(source) = arguments.value("copy-from") {
+        settings_of(state, source)?
+    } else {
+        arguments.required("type")?;
+        arguments.required("file-path")?;
+        FileDisk::new(arguments.required("slot")?)
     };
+    let invalid_path = || Failure::invalid("file-path");
+    let given_path = arguments.text("file-path").unwrap_or(&disk.file_path);
+    let path = PoolPath::within(pool, given_path).ok_or_else(invalid_path)?;
+    disk.file_path = format!("/{pool}/{path}");
     disk.apply(arguments);
     check(state, &disk, version, None)?;
     if state.uses(|other| other.file_path == disk.file_path) {
@@ -193,16 +198,18 @@ pub(super) fn add(
     }
 
     let found = state.backend.entries()?.into_iter().find(|entry| entry.path == path);
-    let made = match (found.map(|entry| entry.kind), arguments.number("file-size")) {
-        (Some(EntryKind::Directory), _) => return Err(invalid_path()),
-        (None, None) => return Err(Failure::missing("file-size")),
-        (None, Some(size)) => {
+    let wanted = arguments.number("file-size");
+    let copied = arguments.value("copy-from").map(|_| disk.file_size);
+    let made = match found.map(|entry| entry.kind) {
+        Some(EntryKind::Directory) => return Err(invalid_path()),
+        None => {
+            let size = wanted.or(copied).ok_or_else(|| Failure::missing("file-size"))?;
             room(space)?;
             state.backend.create_file(&path, size)?;
             Made::Now
         }
         // An item over an existing file takes the file as it is.
-        (Some(EntryKind::File { size, .. }), wanted) => {
+        Some(EntryKind::File { size, .. }) => {
             disk.file_size = size.max(wanted.unwrap_or(size));
             grow(state, &path, size, wanted.unwrap_or(size), space)?;
             Made::Before
@@ -218,6 +225,18 @@ pub(super) fn add(
     let id = state.insert(disk);
     state.save()?;
     Ok(id)
+}
+
+/// The settings of another disk, the NQN among them and not one byte of its data, under the next free name.
+fn settings_of(state: &State, source: &Value) -> Result<FileDisk, Failure> {
+    let is_source = |id: &ItemId, disk: &FileDisk| {
+        source.equals(&Value::Id(*id)) || source.equals(&Value::text(&disk.slot))
+    };
+    let found = state.disks.iter().find(|(id, disk)| is_source(id, disk));
+    let (_, source) = found.ok_or_else(Failure::no_such_item)?;
+    let mut names = (1..).map(|number: u64| format!("{}-{number}", source.slot));
+    let slot = names.find(|name| !state.uses(|disk| disk.slot == *name)).ok_or_else(Failure::no_such_item)?;
+    Ok(FileDisk { slot, ..source.clone() })
 }
 
 /// Whether a disk's file is older than the disk.

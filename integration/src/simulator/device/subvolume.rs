@@ -1,7 +1,7 @@
 //! `/disk/btrfs/subvolume`: subvolumes and snapshots of the pool.
 
 use super::system::date_time;
-use super::{Dialect, Item, State, Unset};
+use super::{Dialect, Item, State};
 use crate::simulator::backend::{Access, Origin, Parent, PoolPath, Subvolume};
 use crate::simulator::menus::Arguments;
 use crate::simulator::script::{Failure, ItemId, Value};
@@ -12,7 +12,7 @@ pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<I
             Some(Parent::Named(name)) => name.as_str(),
             Some(Parent::Gone) | None => "",
         };
-        let mut properties = vec![
+        let properties = vec![
             ("fs", Value::text(pool)),
             ("name", Value::text(&subvolume.name)),
             ("parent", Value::text(parent)),
@@ -25,10 +25,7 @@ pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<I
             ("snapshot", Value::Bool(subvolume.snapshot_of.is_some())),
             ("path", Value::text(format!("{pool}/{}", subvolume.name))),
         ];
-        if dialect.unset == Unset::Absent {
-            properties.retain(|(_, value)| *value != Value::text(""));
-        }
-        Item::new(ItemId(subvolume.id), properties)
+        Item::new(ItemId(subvolume.id), properties).with_unset(dialect.unset)
     };
     Ok(state.backend.subvolumes()?.into_iter().map(item).collect())
 }

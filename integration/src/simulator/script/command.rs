@@ -6,6 +6,8 @@ use super::reader::is_name;
 use super::value::Value;
 use crate::simulator::menus::{Kind, Menu, Parameter, Place, Shape, Verb};
 
+const PROPLIST: &str = "proplist";
+
 impl Parser<'_> {
     /// A path with a command, such as `/disk btrfs/subvolume/add …`; none if it only enters a menu.
     pub(super) fn menu_command(&mut self) -> Result<Option<MenuCommand>> {
@@ -93,6 +95,9 @@ impl Parser<'_> {
             self.reader = ahead;
             let value = self.value()?;
             check(parameter, &value)?;
+            if parameter.name == PROPLIST {
+                check_list(menu, &value)?;
+            }
             command.arguments.push((parameter, value));
             return Ok(());
         }
@@ -119,6 +124,13 @@ impl Parser<'_> {
     }
 }
 
+/// Properties that a line names itself are looked up while it is read.
+fn check_list(menu: Menu, value: &Expression) -> Result<()> {
+    let (Expression::Literal(Value::Text(list)) | Expression::Word(list)) = value else { return Ok(()) };
+    let known = list.split(',').all(|name| menu.property(name).is_some());
+    if known { Ok(()) } else { Err(SyntaxError::NoMatch(PROPLIST.to_owned())) }
+}
+
 fn takes_items(menu: Menu, verb: Verb) -> bool {
     menu.shape() == Shape::List && matches!(verb, Verb::Set | Verb::Remove | Verb::Get | Verb::MonitorTraffic)
 }
@@ -135,7 +147,7 @@ fn check(parameter: &Parameter, value: &Expression) -> Result<()> {
     }
     Err(match parameter.kind {
         Kind::Choice(_) => SyntaxError::NoMatch(parameter.name.to_owned()),
-        Kind::Text | Kind::Number(..) | Kind::Size | Kind::YesNo | Kind::Item => {
+        Kind::Text | Kind::Number(..) | Kind::Size | Kind::YesNo | Kind::Time | Kind::Item => {
             SyntaxError::InvalidValue(parameter.name.to_owned())
         }
     })

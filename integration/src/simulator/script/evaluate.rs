@@ -11,7 +11,7 @@ use super::scopes::Scopes;
 use super::value::Value;
 use super::{builtins, operators};
 use crate::simulator::device::{Item, Session};
-use crate::simulator::menus::{Menu, Verb};
+use crate::simulator::menus::{Menu, Verb, time};
 
 /// How deep functions may call each other; the device has a limit too, and a function that calls itself
 /// without end must not end the simulator.
@@ -169,7 +169,7 @@ impl Machine<'_> {
             Expression::Word(word) => word.clone(),
             _ => return Err(Failure::invalid("delay-time").into()),
         };
-        let wait = duration(&text).ok_or_else(|| Failure::invalid("delay-time"))?;
+        let wait = time::read(&text).ok_or_else(|| Failure::invalid("delay-time"))?;
         let end = Instant::now() + wait;
         while Instant::now() < end && !self.session.ended() {
             std::thread::sleep(STEP.min(end.saturating_duration_since(Instant::now())));
@@ -298,17 +298,5 @@ impl Machine<'_> {
             Err(Stop::Return(value)) => Ok(value),
             Err(Stop::Failure(failure)) => Err(failure),
         }
-    }
-}
-
-/// `2`, `2s`, `500ms`
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number = number.parse().ok()?;
-    match unit {
-        "" | "s" => Some(Duration::from_secs(number)),
-        "ms" => Some(Duration::from_millis(number)),
-        "m" => Some(Duration::from_secs(number * 60)),
-        _ => None,
     }
 }

@@ -17,6 +17,11 @@ impl Failure {
         Self::new("no such item")
     }
 
+    /// The user's group does not have the policy that this needs.
+    pub(crate) fn not_permitted() -> Self {
+        Self::new("not enough permissions (9)")
+    }
+
     /// An argument that the command cannot do without is not there.
     pub(crate) fn missing(argument: &str) -> Self {
         Self::new(format!("missing value(s) of argument(s) {argument}"))

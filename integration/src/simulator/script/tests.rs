@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::backend::memory::Memory;
 use super::super::console::Console;
-use super::super::device::{Device, Dialect, Handicaps, Unset};
+use super::super::device::{Device, Dialect, Group, Handicaps, Unset, User};
 use super::super::version::Version;
 use super::Numbers;
 
@@ -21,7 +21,8 @@ fn run(line: &str) -> String {
 
 fn run_on(version: Version, lines: &[&str]) -> String {
     let dialect = Dialect { version, numbers: Numbers::Floats, unset: Unset::Absent };
-    let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20).unwrap();
+    let user = User { name: "csi".to_owned(), group: Group::least() };
+    let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20, user).unwrap();
     let mut console = Console::new(Arc::new(device), usize::MAX);
     let run = |line: &&str| console.run(line, Handicaps::default(), CancellationToken::new()).unwrap();
     let printed: String = lines.iter().map(run).collect();

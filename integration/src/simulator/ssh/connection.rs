@@ -41,7 +41,7 @@ impl Handler for Connection {
         let access = &self.server.access;
         let known_user = access.user.as_ref().is_none_or(|only| only == user);
         let known_key = access.keys.iter().any(|known| known.key_data() == key.public_key.key_data());
-        if known_user && known_key {
+        if known_user && known_key && self.server.device.allows("ssh") {
             user.clone_into(&mut self.user);
             self.server.journal.connected();
             Ok(Auth::Accept)

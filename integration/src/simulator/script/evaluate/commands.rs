@@ -70,6 +70,9 @@ impl Machine<'_> {
             self.print(&count.to_string());
             return Ok(count);
         }
+        if command.flags.contains(&"stats") {
+            items.iter_mut().for_each(Item::show_counters);
+        }
         if let Some(list) = arguments.text("proplist") {
             let wanted: Vec<&str> = list.split(',').collect();
             if wanted.iter().any(|name| command.menu.property(name).is_none()) {
