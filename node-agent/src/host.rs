@@ -46,6 +46,10 @@ pub trait Host: Send + Sync + 'static {
     /// Connects. Success means that the array took the connection; the device comes with [`Host::wait_for_device`].
     fn connect(&self, target: &Target) -> Result<Connected, Error>;
 
+    /// Lets the connections that there are follow the target's reconnect policy. `keep_alive_tmo` stays what it was: the kernel
+    /// takes it at a connect only.
+    fn retune(&self, target: &Target) -> Result<(), Error>;
+
     /// Waits for the subsystem to be live and its device to be there.
     fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error>;
 

@@ -31,6 +31,8 @@ pub struct Wanted {
     pub usage: Usage,
     /// Whether it may be published elsewhere on the node at the same time.
     pub sharing: Sharing,
+    /// How its connection is to be held on to from now on, if the attachment says it.
+    pub connection: Option<host::Target>,
 }
 
 /// Whether a volume may be published at several paths of a node.
@@ -200,6 +202,9 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
         let _span = tracing::info_span!("publish", otel.name = step.name()).entered();
         if let (Some(record), false) = (record, matches!(step, Step::Refuse(_))) {
             remember(volumes, wanted, record, made)?;
+            if let Some(target) = &wanted.connection {
+                host.retune(target)?;
+            }
         }
         match step {
             Step::Refuse(error) => return Err(error),

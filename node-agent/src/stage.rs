@@ -134,6 +134,10 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
     for _ in 0..MOST_STEPS {
         let step = next(wanted, observe(volumes, wanted)?);
         let _span = tracing::info_span!("stage", otel.name = step.name()).entered();
+        if step.finds_a_connection() {
+            // Made by an earlier call, maybe under another policy.
+            host.retune(&wanted.target)?;
+        }
         match step {
             Step::Refuse(error) => return Err(error),
             Step::Done => return remember(volumes, wanted, made),
@@ -297,6 +301,14 @@ fn prepare(
 }
 
 impl Step {
+    /// Whether the volume is connected when this is to be done.
+    fn finds_a_connection(&self) -> bool {
+        match self {
+            Self::Connect | Self::Refuse(_) => false,
+            Self::Await | Self::Format(..) | Self::Mount(..) | Self::Grow(..) | Self::Done => true,
+        }
+    }
+
     /// As it is called in a trace.
     fn name(&self) -> &'static str {
         match self {

@@ -93,6 +93,7 @@ impl World {
             target: self.target(),
             usage,
             sharing: publish::Sharing::Shared,
+            connection: None,
         }
     }
 

@@ -105,7 +105,15 @@ pub(super) fn publish<H>(
             publish::Usage::Filesystem(writing)
         }
     };
-    let PublishContext { nqn, trace, .. } = PublishContext::parse(&request.publish_context)?;
+    let PublishContext { portal, nqn, reconnect, trace, .. } =
+        PublishContext::parse(&request.publish_context)?;
+    let connection = match reconnect {
+        None => None,
+        Some(reconnect) => {
+            let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn.clone(), &volume)?;
+            Some(Target { nqn, portal, reconnect })
+        }
+    };
     let sharing = match mode {
         AccessMode::SingleNodeSingleWriter => publish::Sharing::Exclusive,
         AccessMode::SingleNodeWriter
@@ -114,7 +122,7 @@ pub(super) fn publish<H>(
         | AccessMode::MultiNodeReader
         | AccessMode::MultiNodeWriter => publish::Sharing::Shared,
     };
-    Ok((publish::Wanted { volume, nqn, staging, target, usage, sharing }, trace))
+    Ok((publish::Wanted { volume, nqn, staging, target, usage, sharing, connection }, trace))
 }
 
 pub(super) fn unpublish<H>(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, Nqn};
+use rds_csi_api::{Bytes, FsType, Nqn, ReconnectPolicy};
 use rustix::io::Errno;
 
 use super::{
@@ -67,6 +67,7 @@ struct Connection {
     live: bool,
     scanned: bool,
     device: Device,
+    policy: ReconnectPolicy,
 }
 
 /// How a connection comes about with a delay.
@@ -206,6 +207,11 @@ impl FakeHost {
         self.world().clone()
     }
 
+    /// How the kernel holds on to a connection.
+    pub fn policy(&self, nqn: &Nqn) -> ReconnectPolicy {
+        self.world().connections[nqn].policy
+    }
+
     /// What is on a disk.
     pub fn holds(&self, nqn: &Nqn) -> Holds {
         self.world().exports[nqn].holds.clone()
@@ -265,7 +271,7 @@ impl Host for FakeHost {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
         Ok(match self.world().connections.get(nqn) {
             None => Attachment::Absent,
-            Some(Connection { live, scanned, device }) => {
+            Some(Connection { live, scanned, device, .. }) => {
                 let device = scanned.then(|| device.clone());
                 if *live { Attachment::Live(device) } else { Attachment::Connecting(device) }
             }
@@ -295,8 +301,22 @@ impl Host for FakeHost {
             nqn: nqn.clone(),
         };
         let scanned = world.late.is_none();
-        world.connections.insert(nqn.clone(), Connection { live: true, scanned, device });
+        world
+            .connections
+            .insert(nqn.clone(), Connection { live: true, scanned, device, policy: target.reconnect });
         Ok(Connected::Newly)
+    }
+
+    fn retune(&self, target: &Target) -> Result<(), Error> {
+        let mut world = self.world();
+        if let Some(connection) = world.connections.get_mut(target.nqn.as_nqn()) {
+            let policy = ReconnectPolicy { keep_alive: connection.policy.keep_alive, ..target.reconnect };
+            if connection.policy != policy {
+                connection.policy = policy;
+                world.changes += 1;
+            }
+        }
+        Ok(())
     }
 
     fn wait_for_device(&self, nqn: &ManagedNqn, waited: Duration) -> Result<Device, Error> {

@@ -52,6 +52,10 @@ impl Host for Linux {
         nvme::connect(&self.root, &self.initiator, target)
     }
 
+    fn retune(&self, target: &Target) -> Result<(), Error> {
+        nvme::retune(&self.root, target)
+    }
+
     fn wait_for_device(&self, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error> {
         nvme::wait_for_device(&self.root, nqn, limit)
     }

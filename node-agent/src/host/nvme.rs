@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rds_csi_api::{Bytes, FastIoFail, Nqn, Portal, ReconnectPolicy};
+use rds_csi_api::{Bytes, CtrlLoss, FastIoFail, Nqn, Portal, ReconnectPolicy};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
@@ -100,14 +100,19 @@ pub(super) fn connect(root: &Path, initiator: &Initiator, target: &Target) -> Re
 fn options(initiator: &Initiator, target: &Target) -> String {
     let Initiator { nqn: hostnqn, id: hostid } = initiator;
     let Target { nqn, portal: Portal { address, port }, reconnect } = target;
-    format!(
+    let mut options = format!(
         "transport=tcp,traddr={address},trsvcid={port},nqn={nqn},hostnqn={hostnqn},hostid={hostid},\
-         ctrl_loss_tmo={},reconnect_delay={},keep_alive_tmo={},fast_io_fail_tmo={}",
+         ctrl_loss_tmo={},reconnect_delay={},keep_alive_tmo={}",
         reconnect.ctrl_loss_text(),
         reconnect.reconnect_delay.as_secs(),
         reconnect.keep_alive.as_secs(),
-        fast_io_fail(reconnect),
-    )
+    );
+    // Off is the kernel's default, and kernels before 5.11 refuse an option that they do not know.
+    if reconnect.fast_io_fail != FastIoFail::Off {
+        options.push_str(",fast_io_fail_tmo=");
+        options.push_str(&fast_io_fail(reconnect));
+    }
+    options
 }
 
 /// To the kernel a negative number is off.
@@ -116,6 +121,32 @@ fn fast_io_fail(policy: &ReconnectPolicy) -> String {
         FastIoFail::Off => "-1".into(),
         FastIoFail::After(time) => time.as_secs().to_string(),
     }
+}
+
+/// The delay first: the kernel keeps `ctrl_loss_tmo` as a number of attempts, and shows it as attempts times delay
+/// (drivers/nvme/host/sysfs.c).
+pub(super) fn retune(root: &Path, target: &Target) -> Result<(), Error> {
+    let Target { nqn, reconnect, .. } = target;
+    let delay = reconnect.reconnect_delay.as_secs();
+    let loss = match reconnect.ctrl_loss {
+        CtrlLoss::Never => "off".into(),
+        CtrlLoss::After(time) => time.as_secs().div_ceil(delay.max(1)).saturating_mul(delay).to_string(),
+    };
+    let attributes = [
+        ("reconnect_delay", delay.to_string(), delay.to_string()),
+        ("ctrl_loss_tmo", loss, reconnect.ctrl_loss_text()),
+        ("fast_io_fail_tmo", reconnect.fast_io_fail_text(), fast_io_fail(reconnect)),
+    ];
+    for controller in controllers(root, nqn.as_nqn())? {
+        for (attribute, shown, text) in &attributes {
+            let present = attribute_at(&controller.directory, &controller.path, attribute)?;
+            if present.as_ref().is_some_and(|present| present != shown) {
+                tell(&controller, attribute, text)?;
+                tracing::info!(%nqn, controller = controller.name, attribute, ?present, now = shown, "retuned");
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn wait_for_device(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Result<Device, Error> {

@@ -273,3 +273,34 @@ fn a_device_that_somebody_has_open_is_not_formatted() {
     assert!(rds_csi_api::status::chain(&error).contains("process 7 (qemu)"), "{error:?}");
     assert!(world.host.mounts().unwrap().iter().next().is_none());
 }
+
+#[test]
+fn a_volume_that_is_connected_already_follows_the_policy_of_a_later_attachment() {
+    for usage in [
+        Usage::Block,
+        Usage::Filesystem { fs: FsType::Ext4, options: MountOptions::parse::<&str>(&[]).unwrap() },
+    ] {
+        let world = world(Holds::Nothing);
+        let mut wanted = world.stage_as(usage);
+        stage(&world.volumes, &wanted).unwrap();
+        assert_eq!(world.host.policy(&world.nqn).to_string(), "-1,2,5,off");
+        wanted.target.reconnect = "600,5,30,20".parse().unwrap();
+        stage(&world.volumes, &wanted).unwrap();
+        assert_eq!(
+            world.host.policy(&world.nqn).to_string(),
+            "600,5,5,20",
+            "the kernel keeps its keep-alive"
+        );
+    }
+}
+
+#[test]
+fn lesson_4_what_is_refused_changes_no_policy() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    let before = world.everything();
+    let mut block = world.stage_as(Usage::Block);
+    block.target.reconnect = "0,1,5,0".parse().unwrap();
+    assert_eq!(stage(&world.volumes, &block).unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(world.everything(), before);
+}

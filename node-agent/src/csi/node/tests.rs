@@ -376,3 +376,31 @@ async fn a_volume_that_is_busy_still_says_how_it_is() {
     end.send(()).unwrap();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_policy_of_the_attachment_wins_over_the_volume_s_and_reaches_what_is_connected() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let policy = |text: &str| -> HashMap<String, String> {
+        let policy: rds_csi_api::ReconnectPolicy = text.parse().unwrap();
+        let mut context = context(world.nqn.as_str());
+        context.extend(policy.to_pairs().map(|(key, value)| (key.to_owned(), value)));
+        context
+    };
+    let mut stage = stage_request(&world, block());
+    stage.volume_context =
+        map(&[("nvmeAddress", "10.0.0.99"), ("nqn", world.nqn.as_str()), ("reconnectDelay", "7")]);
+    stage.publish_context = policy("600,3,30,20");
+    node.node_stage_volume(Request::new(stage.clone())).await.unwrap();
+    assert_eq!(world.host.policy(&world.nqn).to_string(), "600,3,30,20");
+    let publish = csi::NodePublishVolumeRequest {
+        publish_context: policy("-1,1,30,off"),
+        ..publish_request(&world, block())
+    };
+    node.node_publish_volume(Request::new(publish)).await.unwrap();
+    assert_eq!(world.host.policy(&world.nqn).to_string(), "-1,1,30,off");
+    stage.publish_context.insert("fastIoFailTmo".into(), "never".into());
+    let status = node.node_stage_volume(Request::new(stage)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("fastIoFailTmo \"never\""), "{status}");
+}

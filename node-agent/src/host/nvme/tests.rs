@@ -200,7 +200,7 @@ fn lesson_30_a_node_connects_under_its_own_host_nqn_and_the_host_id_that_belongs
         options(&initiator, &target),
         "transport=tcp,traddr=127.0.0.1,trsvcid=4421,nqn=nqn.2000-02.com.mikrotik:pvc-a,\
          hostnqn=nqn.2014-08.org.nvmexpress:uuid:ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,\
-         hostid=ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,ctrl_loss_tmo=600,reconnect_delay=2,keep_alive_tmo=5,fast_io_fail_tmo=-1"
+         hostid=ccdb8b5c-0a40-5a93-bb5b-50ae31f073bf,ctrl_loss_tmo=600,reconnect_delay=2,keep_alive_tmo=5"
     );
 }
 
@@ -241,4 +241,37 @@ fn a_device_that_is_too_small_is_asked_for_again() {
     let error = wait(Bytes::mib(2)).unwrap_err();
     assert!(matches!(&error, Error::NotGrown { seen: Some(seen), .. } if *seen == Bytes::mib(1)), "{error}");
     assert!(rescanned("nvme0") && !rescanned("nvme1"));
+}
+
+fn with(policy: &str) -> Target {
+    Target { reconnect: policy.parse().unwrap(), ..target().1 }
+}
+
+#[test]
+fn a_live_connection_follows_another_policy_and_is_left_alone_where_it_does_already() {
+    let tree = Tree::new();
+    tree.subsystem("nvme-subsys0", A);
+    tree.controller("nvme0", A, "connecting", "nvme0c0n1");
+    let write = |name: &str, text: &str| tree.write(&format!("class/nvme/nvme0/{name}"), text);
+    let read = |name| fs::read_to_string(tree.root().join("sys/class/nvme/nvme0").join(name)).unwrap();
+    let all =
+        || ["reconnect_delay", "ctrl_loss_tmo", "fast_io_fail_tmo"].map(|name| read(name).trim().to_owned());
+    write("reconnect_delay", "2");
+    write("ctrl_loss_tmo", "off");
+    write("fast_io_fail_tmo", "off");
+    retune(tree.root(), &with("-1,2,30,off")).unwrap();
+    assert_eq!(all(), ["2", "off", "off"]);
+    retune(tree.root(), &with("600,7,30,120")).unwrap();
+    assert_eq!(all(), ["7", "600", "120"]);
+    // 600 s are 86 attempts of 7 s, which the kernel shows so.
+    write("ctrl_loss_tmo", "602");
+    retune(tree.root(), &with("600,7,30,120")).unwrap();
+    assert_eq!(all(), ["7", "602", "120"]);
+}
+
+#[test]
+fn failing_fast_is_asked_for_only_if_it_is_wanted() {
+    let (initiator, target) = target();
+    assert!(!options(&initiator, &target).contains("fast_io_fail"));
+    assert!(options(&initiator, &with("-1,2,5,20")).ends_with(",keep_alive_tmo=5,fast_io_fail_tmo=20"));
 }
