@@ -16,6 +16,7 @@ pub mod reconnect;
 pub mod serve;
 pub mod status;
 pub mod text;
+pub mod topology;
 pub mod trace;
 pub mod volume_id;
 
@@ -27,6 +28,7 @@ pub use identity::{HostId, HostNqn, NodeName};
 pub use nqn::{ManagedPrefix, Nqn};
 pub use reconnect::{CtrlLoss, FastIoFail, ReconnectPolicy};
 pub use status::Rpc;
+pub use topology::Topology;
 pub use trace::TraceParent;
 pub use volume_id::{BackendName, SnapshotId, SnapshotName, VolumeId, VolumeName};
 

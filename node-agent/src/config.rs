@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{ManagedPrefix, NodeName};
+use rds_csi_api::topology::{self, Segment};
+use rds_csi_api::{ManagedPrefix, NodeName, Topology};
 
 use crate::host::KubeletDir;
 
@@ -30,6 +31,16 @@ pub struct Args {
     /// Beginning of the NQNs that may be connected and disconnected, such as nqn.2000-02.com.mikrotik:pvc-; required
     #[arg(long, env = "CSI_MANAGED_NQN_PREFIX", value_name = "PREFIX")]
     managed_nqn_prefix: Option<String>,
+
+    /// Where the node is, as StorageClasses and backends call it, such as topology.rds.csi.srvlab.io/rack=r1; may be repeated
+    #[arg(long, env = "RDS_CSI_TOPOLOGY", value_name = "KEY=VALUE", value_delimiter = ',')]
+    topology: Vec<Segment>,
+    /// How many volumes the scheduler may place on the node
+    #[arg(
+        long, env = "RDS_CSI_MAX_VOLUMES_PER_NODE", value_name = "NUMBER", default_value_t = 128,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    max_volumes_per_node: u16,
 
     /// Where to serve the internal API for the controller
     #[arg(long, env = "RDS_CSI_API_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:9810")]
@@ -68,6 +79,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Which subsystems are the driver's.
     pub prefix: ManagedPrefix,
+    /// Where the node is.
+    pub topology: Topology,
+    /// How many volumes it takes.
+    pub max_volumes: u16,
     /// The internal API.
     pub api: Api,
     /// Where the admin server listens.
@@ -107,6 +122,9 @@ pub enum Error {
     /// It is no prefix that is safe.
     #[error("--managed-nqn-prefix cannot be used")]
     Prefix(#[source] Malformed),
+    /// Labels that do not go together.
+    #[error("--topology cannot be used")]
+    Topology(#[source] topology::Error),
     /// A file or a directory that is needed is not there.
     #[error("{flag} {} cannot be read", path.display())]
     Path {
@@ -130,6 +148,8 @@ impl TryFrom<Args> for Config {
             kubelet_dir,
             state_dir,
             managed_nqn_prefix,
+            topology,
+            max_volumes_per_node,
             api_listen,
             api_cert,
             api_key,
@@ -151,6 +171,8 @@ impl TryFrom<Args> for Config {
             kubelet,
             state_dir,
             prefix: prefix.parse().map_err(Error::Prefix)?,
+            topology: Topology::new(topology).map_err(Error::Topology)?,
+            max_volumes: max_volumes_per_node,
             api: Api {
                 listen: api_listen,
                 certificate: read("--api-cert", &api_cert)?,
@@ -225,6 +247,20 @@ mod tests {
             let error = files.config(&[("--managed-nqn-prefix", prefix)]).unwrap_err();
             assert!(matches!(error, Error::Prefix(_)), "{error}");
         }
+    }
+
+    #[test]
+    fn a_node_says_where_it_is_and_how_much_it_takes() {
+        let files = Files::new();
+        let config = files.config(&[]).unwrap();
+        assert_eq!((config.topology.to_wire(), config.max_volumes), (None, 128));
+        let given = [("--topology", "a.b/rack=1,a.b/zone=2"), ("--max-volumes-per-node", "16")];
+        let config = files.config(&given).unwrap();
+        assert_eq!((config.topology.to_wire().unwrap().segments.len(), config.max_volumes), (2, 16));
+        let error = files.config(&[("--topology", "zone=1,Zone=2")]).unwrap_err();
+        assert!(
+            rds_csi_api::status::chain(&error).contains("--topology cannot be used: the topology has zone=1")
+        );
     }
 
     #[test]

@@ -4,4 +4,4 @@ mod answer;
 mod node;
 mod parse;
 
-pub use node::Node;
+pub use node::{Node, Place};

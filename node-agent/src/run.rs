@@ -20,7 +20,7 @@ use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsCo
 
 use crate::agent::Agent;
 use crate::config::{Api, Config};
-use crate::csi::Node;
+use crate::csi::{Node, Place};
 use crate::debug;
 use crate::host::{Initiator, Linux};
 use crate::volumes::{Records, Volumes};
@@ -30,7 +30,18 @@ const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished; nothing is unmounted or disconnected.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { node, csi_socket, kubelet, state_dir, prefix, api, admin_listen, telemetry } = config;
+    let Config {
+        node,
+        csi_socket,
+        kubelet,
+        state_dir,
+        prefix,
+        topology,
+        max_volumes,
+        api,
+        admin_listen,
+        telemetry,
+    } = config;
     let Api { listen, certificate, key, client_ca } = api;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
@@ -68,9 +79,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tasks.shutdown().cancelled_owned(),
         );
     tasks.spawn("the internal API", async move { Ok(agent.await?) });
+    let place = Place { name: node, topology, max_volumes };
     let csi = Server::builder()
         .add_service(IdentityServer::new(Identity))
-        .add_service(NodeServer::new(Node::new(volumes, node, calls.clone())))
+        .add_service(NodeServer::new(Node::new(volumes, place, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),
             tasks.shutdown().cancelled_owned(),

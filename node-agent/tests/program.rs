@@ -47,8 +47,12 @@ impl Agent {
     }
 
     fn start() -> Self {
+        Self::start_with(&[PREFIX])
+    }
+
+    fn start_with(more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let child = Self::command(folder.path(), &[PREFIX]).spawn().unwrap();
+        let child = Self::command(folder.path(), more).spawn().unwrap();
         let agent = Self { folder, child };
         let end = Instant::now() + Duration::from_secs(30);
         while std::os::unix::net::UnixStream::connect(agent.path("csi.sock")).is_err() {
@@ -122,6 +126,18 @@ async fn it_serves_csi_on_a_private_socket_and_ends_well() {
     let info = node.node_get_info(csi::NodeGetInfoRequest {}).await.unwrap().into_inner();
     assert_eq!(info.node_id, "w1");
     agent.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_place_tells_it() {
+    let rack = ("--topology", "topology.rds.csi.srvlab.io/rack=r1");
+    for (more, segments) in [(&[PREFIX][..], 0), (&[PREFIX, rack], 1)] {
+        let agent = Agent::start_with(more);
+        let mut node = NodeClient::new(agent.socket());
+        let info = node.node_get_info(csi::NodeGetInfoRequest {}).await.unwrap().into_inner();
+        assert_eq!(info.accessible_topology.map_or(0, |topology| topology.segments.len()), segments);
+        agent.end();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,9 +15,14 @@ use crate::world::{GIB, World, world};
 const STAGING: &str = "/var/lib/kubelet/plugins/staging";
 const TARGET: &str = "/var/lib/kubelet/pods/p/target";
 
+fn place() -> Place {
+    let topology = Topology::new(vec!["a.b/rack=r1".parse().unwrap()]).unwrap();
+    Place { name: "w1".parse().unwrap(), topology, max_volumes: 16 }
+}
+
 fn node(world: &World) -> Node<FakeHost> {
     let calls = Calls::new(&mut Registry::default());
-    Node::new(Arc::new(world.volumes_again()), "w1".parse().unwrap(), calls)
+    Node::new(Arc::new(world.volumes_again()), place(), calls)
 }
 
 fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
@@ -268,7 +273,8 @@ async fn only_what_is_served_is_advertised() {
     let world = world(Holds::Nothing);
     let node = node(&world);
     let info = node.node_get_info(Request::new(csi::NodeGetInfoRequest {})).await.unwrap().into_inner();
-    assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("w1", MOST_VOLUMES));
+    assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("w1", 16));
+    assert_eq!(info.accessible_topology.unwrap().segments, map(&[("a.b/rack", "r1")]));
     let answer = node.node_get_capabilities(Request::new(csi::NodeGetCapabilitiesRequest {})).await.unwrap();
     let served: Vec<_> =
         answer.into_inner().capabilities.into_iter().map(|capability| capability.r#type).collect();
@@ -341,7 +347,7 @@ async fn a_growth_that_cannot_be_served_has_the_code_that_csi_wants() {
 async fn a_volume_that_is_busy_still_says_how_it_is() {
     let world = world(Holds::Nothing);
     let calls = Calls::new(&mut Registry::default());
-    let node = Node::new(Arc::new(world.volumes_again()), "w1".parse().unwrap(), calls.clone());
+    let node = Node::new(Arc::new(world.volumes_again()), place(), calls.clone());
     let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
     node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
     let (tell, begun) = tokio::sync::oneshot::channel();
