@@ -50,6 +50,11 @@ impl RouterOs {
         self.session.is_up()
     }
 
+    /// The RouterOS release that it runs, such as `7.21.2`, if it is connected now.
+    pub fn version(&self) -> Option<String> {
+        self.session.version().map(|version| version.to_string())
+    }
+
     /// Runs one call about one volume; what it printed before its report.
     async fn run(&self, what: &'static str, place: &Place<'_>, statements: String) -> Result<String, Error> {
         let span = tracing::info_span!(

@@ -23,6 +23,12 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// to 60.
 pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How often an idle connection is shown to be in use, so that nothing in between forgets it.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_mins(1);
+
+/// What a line with several commands may have, unless somebody says otherwise.
+pub(super) const LINE_LIMIT: usize = 2048;
+
 /// Commands that run at the same time, unless somebody says otherwise.
 pub(super) const SESSIONS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
@@ -57,6 +63,9 @@ pub struct ArrayArgs {
     /// Commands that run on the array at the same time; it takes 20 from everybody together [default: 4]
     #[arg(long, env = "RDS_CSI_ARRAY_SESSIONS", value_name = "COUNT")]
     array_sessions: Option<NonZeroUsize>,
+    /// How many bytes a line with several commands may have; what RouterOS takes is not documented [default: 2048]
+    #[arg(long, env = "RDS_CSI_ARRAY_LINE_LIMIT", value_name = "BYTES")]
+    array_line_limit: Option<usize>,
 
     /// The btrfs pool that volumes live in [default: storage-pool]
     #[arg(long, env = "RDS_CSI_POOL", value_name = "NAME")]
@@ -130,6 +139,7 @@ impl Arrays {
             array_key,
             array_known_hosts,
             array_sessions,
+            array_line_limit,
             pool,
             nvme_address,
             nvme_port,
@@ -144,6 +154,7 @@ impl Arrays {
                 ("--array-key", array_key.is_some()),
                 ("--array-known-hosts", array_known_hosts.is_some()),
                 ("--array-sessions", array_sessions.is_some()),
+                ("--array-line-limit", array_line_limit.is_some()),
                 ("--pool", pool.is_some()),
                 ("--nvme-address", nvme_address.is_some()),
                 ("--nvme-port", nvme_port.is_some()),
@@ -173,8 +184,10 @@ impl Arrays {
                     known_hosts,
                 },
                 sessions: array_sessions.unwrap_or(SESSIONS),
+                line_limit: array_line_limit.unwrap_or(LINE_LIMIT),
                 connect_timeout: CONNECT_TIMEOUT,
                 command_timeout: COMMAND_TIMEOUT,
+                keep_alive: KEEP_ALIVE,
             },
             pool: pool.unwrap_or_else(|| POOL.parse().expect("it is a pool")),
             portal: Portal {

@@ -13,7 +13,8 @@ use rds_csi_api::{BackendName, Portal};
 use serde_json::{Map, Value};
 
 use super::array::{
-    BackendConfig, COMMAND_TIMEOUT, CONNECT_TIMEOUT, NVME_PORT, POOL, SESSIONS, SSH_PORT, fence, word,
+    BackendConfig, COMMAND_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE, LINE_LIMIT, NVME_PORT, POOL, SESSIONS,
+    SSH_PORT, fence, word,
 };
 use crate::array::routeros::{Destination, Settings};
 use crate::backends::topology::Segments;
@@ -179,6 +180,7 @@ fn backend(index: usize, value: Value) -> Result<(BackendConfig, Fields), Mispla
 
     let mut limits = fields.section("limits")?;
     let sessions = limits.parse_as("sessions", count)?.unwrap_or(SESSIONS);
+    let line_limit = limits.parse_as("lineBytes", bytes)?.unwrap_or(LINE_LIMIT);
     let command_timeout = limits.parse_as("commandTimeoutSeconds", seconds)?.unwrap_or(COMMAND_TIMEOUT);
     limits.end()?;
 
@@ -195,8 +197,10 @@ fn backend(index: usize, value: Value) -> Result<(BackendConfig, Fields), Mispla
     let ssh = Settings {
         destination: Destination { host, port, user, key, known_hosts },
         sessions,
+        line_limit,
         connect_timeout: CONNECT_TIMEOUT,
         command_timeout,
+        keep_alive: KEEP_ALIVE,
     };
     Ok((BackendConfig { title, ssh, pool, portal, fence, topology }, fields))
 }
@@ -210,6 +214,14 @@ fn count(text: &str) -> Result<NonZeroUsize, Malformed> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= 1000);
     count.ok_or_else(|| {
         Malformed::new("number of sessions", text, "give 1 to 1000, fewer than the array's max-sessions")
+    })
+}
+
+/// A line with one command may have more: it is sent as it is.
+fn bytes(text: &str) -> Result<usize, Malformed> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes <= 1 << 20);
+    bytes.ok_or_else(|| {
+        Malformed::new("length of a line", text, "give the bytes that a line with several commands may have")
     })
 }
 

@@ -1,7 +1,7 @@
 //! RouterOS behind the `Array` trait, over the system's ssh: the contract, and what happens when the line is bad.
 
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::select_all;
 use rds_csi_api::{Bytes, VolumeId};
@@ -32,14 +32,24 @@ impl Connected {
         let settings = Settings {
             destination,
             sessions: NonZeroUsize::new(sessions).unwrap(),
+            line_limit: 2048,
             connect_timeout: Duration::from_secs(10),
             command_timeout,
+            keep_alive: Duration::from_secs(1),
         };
         let (array, keeper) =
             RouterOs::new(settings, "storage-pool".parse().unwrap(), "blue".parse().unwrap(), None);
         let end = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(end.clone()));
         Self { array, keeper, end }
+    }
+
+    /// The same, once it is connected, so that a fault is for what comes after that.
+    async fn now_to(site: &Site, sessions: usize, command_timeout: Duration) -> Self {
+        let connected = Self::to(site, sessions, command_timeout);
+        let none = connected.array.volume(&"pvc-none".parse().unwrap()).await;
+        assert_eq!(none, Err(Error::Missing("pvc-none".parse().unwrap())));
+        connected
     }
 
     async fn close(self) {
@@ -95,30 +105,65 @@ async fn a_silent_array_costs_one_command_its_deadline_and_nobody_else_anything(
 }
 
 #[tokio::test]
-async fn no_more_commands_run_at_once_than_allowed() {
-    let (simulator, site) = world::simulator(|options| options.max_sessions = 3).await;
+async fn no_more_commands_run_at_once_than_allowed_and_what_waits_goes_together() {
+    let (simulator, site) = world::simulator(|options| options.max_sessions = 2).await;
+    let connected = Connected::now_to(&site, 2, PATIENT).await;
+    let before = simulator.commands().lines.len();
     simulator.inject(Fault::latency(Duration::from_millis(200)));
-    let connected = Connected::to(&site, 2, PATIENT);
-    let ids: Vec<VolumeId> = (0..8).map(|n| format!("pvc-{n}").parse().unwrap()).collect();
-    let begun = Instant::now();
-    let created = ids.iter().map(|id| {
+    let created = (0..8).map(|n| {
         let array = connected.array.clone();
-        let wanted = wanted(id.as_str());
+        let wanted = wanted(&format!("pvc-{n}"));
         tokio::spawn(async move { array.create(&wanted).await })
     });
     for create in created.collect::<Vec<_>>() {
         create.await.unwrap().unwrap();
     }
-    assert!(begun.elapsed() >= Duration::from_millis(4 * 200), "two at a time, eight take four turns");
-    assert_eq!(simulator.commands().refused, 0);
+    let commands = simulator.commands();
+    assert_eq!((commands.refused, commands.most_at_once), (0, 2));
+    assert_eq!(simulator.state().unwrap().disks.len(), 8);
+    assert!(commands.lines.len() - before < 8, "{:#?}", commands.lines);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn what_hangs_holds_one_session_however_often_it_is_repeated() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::now_to(&site, 2, Duration::from_secs(2)).await;
+    simulator.inject(Fault::new(Effect::Hold).containing("pvc-slow"));
+    let (slow, other) = (wanted("pvc-slow"), wanted("pvc-b"));
+    // Answers to others show that the connection is alive.
+    let (late, ..) = tokio::join!(connected.array.create(&slow), connected.array.create(&other));
+    assert_eq!(late, Err(Error::Late { after: Duration::from_secs(2) }));
+    let lines = simulator.commands().lines.len();
+    let again = connected.array.create(&slow).await;
+    assert!(matches!(&again, Err(Error::Unreachable { reason }) if reason.contains("pvc-slow")), "{again:?}");
+    assert_eq!(simulator.commands().lines.len(), lines, "it is not sent again");
+    connected.array.delete(&other.id).await.unwrap();
+    assert_eq!(simulator.commands().connections, 1);
+    simulator.clear_faults();
+    connected.array.create(&slow).await.unwrap();
+    assert_eq!(simulator.state().unwrap().disks.len(), 1);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn keepalives_without_an_answer_end_no_connection() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::now_to(&site, 2, PATIENT).await;
+    simulator.inject(Fault::new(Effect::Silence));
+    // One is sent every second. Left to itself, ssh hangs up after the third.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    simulator.clear_faults();
+    connected.array.create(&wanted("pvc-a")).await.unwrap();
+    assert_eq!(simulator.commands().connections, 1);
     connected.close().await;
 }
 
 #[tokio::test]
 async fn an_array_without_a_free_session_has_done_nothing() {
     let (simulator, site) = world::simulator(|options| options.max_sessions = 1).await;
+    let connected = Connected::now_to(&site, 4, PATIENT).await;
     simulator.inject(Fault::new(Effect::Hold).times(1));
-    let connected = Connected::to(&site, 4, PATIENT);
     let (first, second) = (wanted("pvc-a"), wanted("pvc-b"));
     // Whichever comes first is held, and the other one finds no room.
     let creates = [&first, &second].map(|wanted| Box::pin(connected.array.create(wanted)));

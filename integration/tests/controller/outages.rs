@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rds_csi_integration::driver::Controller;
 use rds_csi_integration::simulator::{Effect, Fault, keys};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
@@ -27,14 +26,6 @@ where
     }
 }
 
-/// What the admin server answers; where it listens stands in the log.
-async fn admin(controller: &Controller, path: &str) -> (u16, String) {
-    let log = controller.log();
-    let address = log.split_once("admin=").unwrap().1.split_whitespace().next().unwrap();
-    let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
-    (response.status().as_u16(), response.text().await.unwrap())
-}
-
 #[tokio::test]
 async fn the_program_starts_and_serves_while_the_array_is_away() {
     let site = Site::vacant();
@@ -44,13 +35,13 @@ async fn the_program_starts_and_serves_while_the_array_is_away() {
         Code::Unavailable,
         "Connection refused",
     );
-    assert_eq!(admin(&controller, "/healthz").await, (200, "ok\n".into()));
-    assert_eq!(admin(&controller, "/readyz").await, (503, "array default is not connected\n".into()));
+    assert_eq!(world::admin(&controller, "/healthz").await, (200, "ok\n".into()));
+    assert_eq!(world::admin(&controller, "/readyz").await, (503, "array default is not connected\n".into()));
     let simulator = site.occupy(|_| {}).await;
     let world = World { simulator, controller, site };
     let volume = until_available(|| world.create(wanted("a", GIB))).await.unwrap();
-    assert_eq!(admin(&world.controller, "/readyz").await.0, 200);
-    let (_, metrics) = admin(&world.controller, "/metrics").await;
+    assert_eq!(world::admin(&world.controller, "/readyz").await.0, 200);
+    let (_, metrics) = world::admin(&world.controller, "/metrics").await;
     assert!(metrics.contains(r#"rds_csi_array_connected{backend="default"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"rds_csi_operations_total{rpc="CreateVolume",code="Ok"} 1"#), "{metrics}");
     world.delete(&volume.volume_id).await.unwrap();

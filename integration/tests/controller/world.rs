@@ -92,12 +92,13 @@ impl World {
     pub(crate) async fn at(site: Site, change: impl FnOnce(&mut Settings)) -> Self {
         let simulator = site.occupy(|_| {}).await;
         let controller = controller(&site, change).await;
+        is_connected(&controller).await;
         Self { simulator, controller, site }
     }
 
-    /// The command lines that the array has received since it was asked last.
+    /// The command lines that the array has received, but for the one that begins each connection.
     pub(crate) fn commands(&self) -> usize {
-        self.simulator.commands().lines.len()
+        self.simulator.commands().lines.iter().filter(|line| !line.line.contains("/system/resource")).count()
     }
 
     /// Waits until the array has received a command.
@@ -115,6 +116,7 @@ impl World {
         let Self { simulator, controller, site } = self;
         controller.stop().await.unwrap();
         let controller = self::controller(&site, |_| {}).await;
+        is_connected(&controller).await;
         Self { simulator, controller, site }
     }
 
@@ -130,6 +132,24 @@ impl World {
         assert_bare(&self.simulator);
         self.end_with_leftovers().await;
     }
+}
+
+/// What the admin server answers; where it listens stands in the log.
+pub(crate) async fn admin(controller: &Controller, path: &str) -> (u16, String) {
+    let log = controller.log();
+    let address = log.rsplit_once("admin=").unwrap().1.split_whitespace().next().unwrap();
+    let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// Until it is connected to its array, so that a fault is for what comes after that.
+async fn is_connected(controller: &Controller) {
+    let connected = async {
+        while admin(controller, "/readyz").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), connected).await.expect("it connects");
 }
 
 /// Starts the program, against whatever is at the site.

@@ -1,47 +1,50 @@
-//! The one SSH connection to an array: commands in, answers out, at most so many at a time, each with a deadline.
+//! The one SSH connection to an array: calls in, replies out, each with a deadline.
 //!
-//! The connection itself is the business of [`Keeper`], which lives as long as the program does, so that the driver starts
-//! and serves while the array is away.
+//! So many sessions run at a time, and no more. A call goes at once if one of them is free; what is waiting when one gets free
+//! goes out together, in one command line. The connection itself is the business of [`Keeper`], which lives as long as the
+//! program does, so that the driver starts and serves while the array is away.
 
 mod call;
+mod exchange;
 mod frame;
 mod keeper;
 mod master;
+mod queue;
+mod version;
+mod worker;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssh::Stdio;
-use rds_csi_api::status;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+
+use super::reply::Reply;
 
 pub(super) use call::Call;
 pub use keeper::Keeper;
 pub use master::Destination;
+pub(super) use version::Version;
 
-use frame::Batch;
 use keeper::State;
-use master::Link;
-
-use super::reply::Reply;
-
-/// How much is kept of what ssh says on standard error.
-const LONGEST_COMPLAINT: usize = 4 << 10;
+use queue::Queue;
 
 /// How an array's SSH service is used.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where, as whom, and who is there.
     pub destination: Destination,
-    /// Commands that run at the same time. The array takes 20 from everybody together unless told otherwise.
+    /// Lines that run at the same time. The array takes 20 from everybody together unless told otherwise.
     pub sessions: NonZeroUsize,
+    /// How long a line with several calls may be, in bytes. What RouterOS takes is not documented.
+    pub line_limit: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How long a command may take, waiting for its turn included.
+    /// How long a call may take, waiting for its turn included.
     pub command_timeout: Duration,
+    /// How often an idle connection is shown to be in use.
+    pub keep_alive: Duration,
 }
 
 /// Why there is no answer.
@@ -55,11 +58,11 @@ pub(super) enum Error {
     Late,
 }
 
-/// The connection as commands see it. Cheap to clone.
+/// The connection as calls see it. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Session {
     state: watch::Receiver<State>,
-    turns: Arc<Semaphore>,
+    queue: Arc<Queue>,
     settings: Arc<Settings>,
 }
 
@@ -68,8 +71,9 @@ impl Session {
     pub(super) fn new(settings: Settings) -> (Self, Keeper) {
         let settings = Arc::new(settings);
         let (sender, state) = watch::channel(State::Connecting);
-        let turns = Arc::new(Semaphore::new(settings.sessions.get()));
-        (Self { state, turns, settings: Arc::clone(&settings) }, Keeper::new(settings, sender))
+        let queue = Arc::new(Queue::default());
+        let keeper = Keeper::new(Arc::clone(&settings), sender, Arc::clone(&queue));
+        (Self { state, queue, settings }, keeper)
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -78,100 +82,40 @@ impl Session {
 
     /// Whether the array is connected now.
     pub(super) fn is_up(&self) -> bool {
-        matches!(*self.state.borrow(), State::Up(_))
+        matches!(*self.state.borrow(), State::Up { .. })
     }
 
-    /// Runs one call; how it ended. The exit status is dropped: RouterOS exits with 0 either way.
+    /// What the array runs, if it is connected now.
+    pub(super) fn version(&self) -> Option<Version> {
+        match &*self.state.borrow() {
+            State::Up { version, .. } => Some(version.clone()),
+            State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    /// Runs one call; how it ended. Given up before it was sent, it is never sent.
     pub(super) async fn run(&self, call: Call) -> Result<Reply, Error> {
         let deadline = Instant::now() + self.settings.command_timeout;
-        let busy = || {
-            let (sessions, timeout) = (self.settings.sessions, self.settings.command_timeout.as_secs());
-            Error::Unreachable(format!("all {sessions} sessions were busy for {timeout} s"))
+        let about = call.about.clone();
+        let mut ticket = self.queue.enter(call, deadline);
+        let outcome = match timeout_at(deadline, ticket.outcome()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(Error::Lost("the program is shutting down".into())),
+            Err(_) if ticket.give_up() => Err(Error::Unreachable(self.why_it_waited(&about))),
+            Err(_) => Err(Error::Late),
         };
-        let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(|_| busy())?;
-        let _turn = turn.map_err(|_| Error::Unreachable("the program is shutting down".into()))?;
-        let link = self.link(deadline).await?;
-        let mut batch = Batch::default();
-        batch.push(&call);
-        let answered = timeout_at(deadline, exchange(&link, batch)).await.unwrap_or(Err(Error::Late));
-        if let Err(Error::Late | Error::Lost(_)) = answered {
-            // It is given no other command. Those that are on their way over it may still arrive.
-            link.distrusted().cancel();
-        }
-        answered
+        self.queue.note(about, &outcome);
+        outcome
     }
 
-    /// The link, if there is one or one is just being made; else at once why there is none.
-    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Error> {
-        let mut state = self.state.clone();
-        let is_settled = |state: &State| match state {
-            State::Up(link) => !link.distrusted().is_cancelled(),
-            State::Down(_) => true,
-            State::Connecting => false,
-        };
-        let settled = timeout_at(deadline, state.wait_for(is_settled)).await;
-        let Ok(Ok(state)) = settled else {
-            return Err(Error::Unreachable("still connecting, or the program is shutting down".into()));
-        };
-        match &*state {
-            State::Up(link) => Ok(Arc::clone(link)),
-            State::Down(reason) => Err(Error::Unreachable(reason.clone())),
-            State::Connecting => Err(Error::Unreachable("still connecting".into())),
+    fn why_it_waited(&self, about: &str) -> String {
+        let (sessions, timeout) = (self.settings.sessions, self.settings.command_timeout.as_secs());
+        if self.queue.is_stuck(about) {
+            format!("it still works at an earlier command about {about}")
+        } else if self.is_up() {
+            format!("all {sessions} sessions were busy for {timeout} s")
+        } else {
+            "still connecting".into()
         }
     }
-}
-
-/// One line over the link.
-async fn exchange(link: &Link, batch: Batch) -> Result<Reply, Error> {
-    let (text, mut answers) = (batch.text(), batch.answers());
-    tracing::debug!(text, "to the array");
-    let mut remote = link.session().raw_command(text);
-    remote.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = remote.spawn().await.map_err(|error| not_started(&error))?;
-    let pipes = (child.stdout().take(), child.stderr().take());
-    let (Some(mut stdout), Some(stderr)) = pipes else { return Err(Error::Lost("ssh gave no pipes".into())) };
-    let mut reply = None;
-    let read = async {
-        let (mut chunk, mut silent) = ([0; 4096], true);
-        while let Ok(count @ 1..) = stdout.read(&mut chunk).await {
-            silent = false;
-            answers.read(&chunk[..count], |_, told| reply = Some(told));
-        }
-        silent
-    };
-    let (silent, complaint) = tokio::join!(read, bounded(stderr));
-    let ended = child.wait().await;
-    if silent {
-        answers.read(&complaint, |_, told| reply = Some(told));
-    }
-    answers.end(|_, told| reply = Some(told));
-    match (reply, ended) {
-        // The link broke, yet what was printed before may be the whole answer.
-        (Some(Reply::Unknown(_)) | None, Err(error)) if !matches!(error, openssh::Error::Remote(_)) => {
-            Err(Error::Lost(status::chain(&error)))
-        }
-        (Some(reply), _) => Ok(reply),
-        (None, _) => Err(Error::Lost("ssh ended".into())),
-    }
-}
-
-/// An array that opens no further session has not seen the command. After anything else that went wrong it may have.
-fn not_started(error: &openssh::Error) -> Error {
-    let text = status::chain(error);
-    if text.contains("refused the request") {
-        Error::Unreachable(format!("the array opened no session: {text}"))
-    } else {
-        Error::Lost(text)
-    }
-}
-
-/// What a pipe gives until its end, and no more than is of use; the rest is read and dropped.
-async fn bounded(mut pipe: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-        let room = LONGEST_COMPLAINT - kept.len();
-        kept.extend_from_slice(&chunk[..count.min(room)]);
-    }
-    kept
 }

@@ -22,7 +22,7 @@ backends:
     pool: fast
     nvme: {address: 10.0.2.10, port: 4421}
     fence: none
-    limits: {sessions: 8, commandTimeoutSeconds: 20}
+    limits: {sessions: 8, lineBytes: 8192, commandTimeoutSeconds: 20}
     topology:
       topology.rds.csi.srvlab.io/rack: 2
 ";
@@ -51,6 +51,7 @@ fn every_field_is_taken_and_what_is_left_out_is_as_the_documents_say() {
     let other = &others[&"rack-2".parse().unwrap()];
     assert_eq!((other.pool.as_str(), other.portal.to_string().as_str()), ("fast", "10.0.2.10:4421"));
     assert_eq!((other.ssh.destination.port, other.ssh.sessions.get()), (2222, 8));
+    assert_eq!((ssh.line_limit, other.ssh.line_limit), (2048, 8192));
     assert_eq!(other.ssh.command_timeout, Duration::from_secs(20));
     assert_eq!(other.topology.to_string(), "topology.rds.csi.srvlab.io/rack=2");
 }

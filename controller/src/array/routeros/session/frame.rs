@@ -75,7 +75,6 @@ impl Batch {
     }
 
     /// Adds a call if the line is no longer than `limit` with it.
-    #[allow(dead_code, reason = "lines carry one call as yet")]
     pub(super) fn push_within(&mut self, call: &Call, limit: usize) -> bool {
         let addition = self.addition(call);
         let fits = self.length + addition.length() <= limit;

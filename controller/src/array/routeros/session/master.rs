@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -35,6 +37,8 @@ pub struct Destination {
 pub(super) struct Link {
     session: openssh::Session,
     distrusted: CancellationToken,
+    /// Reports that have come over it.
+    heard: AtomicU64,
     /// The directory of the socket lives as long as anybody may use it.
     _directory: TempDir,
 }
@@ -48,6 +52,16 @@ impl Link {
     pub(super) fn distrusted(&self) -> &CancellationToken {
         &self.distrusted
     }
+
+    /// Notes that a report has come.
+    pub(super) fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many reports have come: two that differ prove that the link was alive in between.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
 }
 
 /// A master, from its start to its end. Killed when it is dropped.
@@ -60,19 +74,21 @@ pub(super) struct Master {
 
 impl Master {
     /// Starts ssh.
-    pub(super) fn start(to: &Destination) -> Result<Self, String> {
+    pub(super) fn start(to: &Destination, keep_alive: Duration) -> Result<Self, String> {
         let directory = tempfile::Builder::new()
             .prefix("rds-csi-ssh-")
             .tempdir()
             .map_err(|error| format!("no directory for the control socket: {error}"))?;
         let socket = directory.path().join("master");
-        let mut child = command(to, &socket).spawn().map_err(|error| format!("cannot run {SSH}: {error}"))?;
+        let mut child =
+            command(to, keep_alive, &socket).spawn().map_err(|error| format!("cannot run {SSH}: {error}"))?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err("ssh gave no pipes".into());
         };
         let link = Link {
             session: openssh::Session::resume_mux(socket.into_boxed_path(), None),
             distrusted: CancellationToken::new(),
+            heard: AtomicU64::new(0),
             _directory: directory,
         };
         Ok(Self { child, stdout, complaint: Complaint::on(stderr), link: Arc::new(link) })
@@ -142,7 +158,7 @@ fn last_lines(complaint: &str) -> String {
     lines[lines.len().saturating_sub(2)..].join("; ")
 }
 
-fn command(to: &Destination, socket: &Path) -> Command {
+fn command(to: &Destination, keep_alive: Duration, socket: &Path) -> Command {
     let mut command = Command::new(SSH);
     command
         .env_clear()
@@ -152,7 +168,7 @@ fn command(to: &Destination, socket: &Path) -> Command {
         .arg(socket)
         .args(["-p", &to.port.to_string()])
         .args(["-l", &to.user])
-        .args(options(to))
+        .args(options(to, keep_alive))
         .arg("--")
         .arg(&to.host)
         .stdin(Stdio::null())
@@ -162,7 +178,7 @@ fn command(to: &Destination, socket: &Path) -> Command {
     command
 }
 
-fn options(to: &Destination) -> Vec<String> {
+fn options(to: &Destination, keep_alive: Duration) -> Vec<String> {
     let files = [("IdentityFile", &to.key), ("UserKnownHostsFile", &to.known_hosts)];
     let fixed = [
         "BatchMode=yes",
@@ -179,21 +195,19 @@ fn options(to: &Destination) -> Vec<String> {
         "ClearAllForwardings=yes",
         "ControlPersist=no",
         "ConnectionAttempts=1",
-        // RouterOS leaves keepalive@openssh.com unanswered, so ssh would take a silent array for a dead one.
-        "ServerAliveInterval=0",
+        // RouterOS leaves keepalive@openssh.com unanswered, so ssh must not take a silent array for a dead one. It is sent all
+        // the same: an array that has lost the connection refuses it, and TCP gives up what nobody acknowledges.
+        "ServerAliveCountMax=1000000000",
         "TCPKeepAlive=yes",
         "LogLevel=INFO",
         // The sign that the control socket is there.
         "PermitLocalCommand=yes",
         "LocalCommand=echo connected",
     ];
-    let mut options = Vec::new();
-    for option in
-        files.map(|(name, path)| format!("{name}={}", quoted(path))).into_iter().chain(fixed.map(Into::into))
-    {
-        options.extend(["-o".into(), option]);
-    }
-    options
+    let files = files.map(|(name, path)| format!("{name}={}", quoted(path)));
+    let interval = format!("ServerAliveInterval={}", keep_alive.as_secs().max(1));
+    let options = files.into_iter().chain(fixed.map(Into::into)).chain([interval]);
+    options.flat_map(|option| ["-o".into(), option]).collect()
 }
 
 /// A path as ssh's options take it: in quotes, its percent signs doubled, since `%h` and the like are replaced.

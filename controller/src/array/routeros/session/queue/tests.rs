@@ -1,0 +1,150 @@
+//! Who goes with whom, and who waits.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Longer than any line here.
+const ANY: usize = 1 << 20;
+
+fn sessions(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+fn call(about: &str) -> Call {
+    Call {
+        name: "create",
+        body: ":put 1".into(),
+        arguments: format!("id=\"{about}\""),
+        answer_limit: 100,
+        about: about.into(),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(10)
+}
+
+fn enter<'queue>(queue: &'queue Queue, about: &[&str]) -> Vec<Ticket<'queue>> {
+    about.iter().map(|about| queue.enter(call(about), soon())).collect()
+}
+
+fn about(share: &Share) -> Vec<&str> {
+    share.calls.iter().map(Waiting::about).collect()
+}
+
+fn late() -> Outcome {
+    Err(Error::Late)
+}
+
+#[test]
+fn a_session_takes_its_fair_share_in_the_order_of_arrival() {
+    let queue = Queue::default();
+    let _tickets = enter(&queue, &["a", "b", "c", "d", "e"]);
+    let shares: Vec<_> = (0..4).map(|_| queue.take(sessions(2), ANY)).collect();
+    assert_eq!(shares.iter().map(about).collect::<Vec<_>>(), [&["a", "b", "c"][..], &["d"], &["e"], &[]]);
+    assert_eq!(shares[0].batch.text().matches("do={:put 1}").count(), 1);
+}
+
+#[test]
+fn a_line_carries_no_more_than_it_may_and_always_one() {
+    let queue = Queue::default();
+    let _many = enter(&queue, &["a"; 40]);
+    assert_eq!(queue.take(sessions(1), ANY).calls.len(), LARGEST_SHARE);
+    let short = queue.take(sessions(1), 600);
+    assert!((2..8).contains(&short.calls.len()) && short.batch.text().len() <= 600);
+    assert_eq!(queue.take(sessions(1), 1).calls.len(), 1);
+}
+
+#[tokio::test]
+async fn who_gives_up_before_it_is_taken_is_never_sent() {
+    let queue = Queue::default();
+    let mut tickets = enter(&queue, &["a", "b", "c"]);
+    drop(tickets.remove(0));
+    assert!(tickets[0].give_up());
+    let share = queue.take(sessions(1), ANY);
+    assert_eq!(about(&share), ["c"]);
+    assert!(!tickets[1].give_up(), "it is under way");
+}
+
+#[test]
+fn who_had_no_answer_goes_alone_until_it_has_one() {
+    let queue = Queue::default();
+    for doubt in [late(), Ok(Reply::Unknown(String::new()))] {
+        queue.note("b".into(), &doubt);
+        let _tickets = enter(&queue, &["a", "b", "c", "b"]);
+        assert_eq!(about(&queue.take(sessions(1), ANY)), ["a", "c"]);
+        assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+        assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+        queue.note("b".into(), &Ok(Reply::Done(String::new())));
+        let _tickets = enter(&queue, &["a", "b"]);
+        assert_eq!(about(&queue.take(sessions(1), ANY)), ["a", "b"]);
+    }
+}
+
+#[test]
+fn suspects_are_forgotten_in_time_and_are_not_many() {
+    let queue = Queue::default();
+    for n in 0..1000 {
+        queue.note(format!("{n}"), &late());
+    }
+    let now = Instant::now();
+    let suspected = |about: &str, then| queue.lock().suspects.contains(about, then);
+    assert!(!suspected("743", now) && suspected("744", now) && suspected("999", now));
+    assert!(!suspected("999", now + Duration::from_mins(6)));
+}
+
+#[test]
+fn a_connection_that_broke_makes_nobody_suspect() {
+    let queue = Queue::default();
+    queue.note("a".into(), &Err(Error::Lost(String::new())));
+    let _tickets = enter(&queue, &["b", "a"]);
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["b", "a"]);
+}
+
+#[tokio::test]
+async fn calls_about_what_is_stuck_wait_and_hold_nobody_up() {
+    let queue = Queue::default();
+    let _tickets = enter(&queue, &["a", "b"]);
+    let stuck = queue.stick(vec!["a".into()], sessions(2)).unwrap();
+    assert!(queue.stick(vec!["b".into()], sessions(2)).is_none(), "one session stays free");
+    assert_eq!(about(&queue.take(sessions(2), ANY)), ["b"]);
+    assert!(queue.take(sessions(2), ANY).calls.is_empty());
+    drop(stuck);
+    queue.arrival().await;
+    assert_eq!(about(&queue.take(sessions(2), ANY)), ["a"]);
+}
+
+#[tokio::test]
+async fn what_is_put_back_goes_first_and_alone() {
+    let queue = Queue::default();
+    let _tickets = enter(&queue, &["a", "b", "c"]);
+    let mut share = queue.take(sessions(1), ANY);
+    queue.put_back(share.calls.remove(1));
+    let _later = enter(&queue, &["d"]);
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["d"]);
+}
+
+#[tokio::test]
+async fn as_many_are_woken_as_there_is_work_for() {
+    let queue = Queue::default();
+    // Both arrive before anybody waits, which is remembered as one arrival.
+    let _tickets = enter(&queue, &["a", "b"]);
+    queue.arrival().await;
+    assert_eq!(queue.take(sessions(2), ANY).calls.len(), 1);
+    queue.arrival().await;
+    assert_eq!(queue.take(sessions(2), ANY).calls.len(), 1);
+}
+
+#[tokio::test]
+async fn a_closed_queue_sends_everybody_away() {
+    let queue = Queue::default();
+    let ended = Error::Unreachable("the program is shutting down".into());
+    let mut before = enter(&queue, &["a"]).remove(0);
+    queue.close(&ended);
+    let mut after = enter(&queue, &["b"]).remove(0);
+    assert_eq!(before.outcome().await, Some(Err(ended.clone())));
+    assert_eq!(after.outcome().await, Some(Err(ended)));
+    assert!(queue.take(sessions(1), ANY).calls.is_empty());
+}
