@@ -210,7 +210,20 @@ impl Simulator {
 
     /// Reboots the array, which is away for so long; returns when it serves again.
     pub async fn reboot(&self, away: Duration) {
-        self.server.reboot(away, 0).await;
+        self.switch_off().await;
+        tokio::time::sleep(away).await;
+        self.switch_on().await;
+    }
+
+    /// Pulls the plug: all connections break, new ones are refused, nothing is exported. Commands under way are
+    /// lost, done in part or done.
+    pub async fn switch_off(&self) {
+        self.server.switch_off(0).await;
+    }
+
+    /// Puts the plug in again: the array serves and exports what it holds.
+    pub async fn switch_on(&self) {
+        self.server.switch_on().await;
     }
 
     /// Writes a number to a file of the pool, in place of a host that has it attached.

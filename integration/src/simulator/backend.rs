@@ -22,6 +22,10 @@ pub trait Backend: Send {
 
     /// All subvolumes below the pool's top.
     fn subvolumes(&self) -> Result<Vec<Subvolume>, Error>;
+    /// One subvolume.
+    fn subvolume(&self, name: &str) -> Result<Option<Subvolume>, Error> {
+        Ok(self.subvolumes()?.into_iter().find(|subvolume| subvolume.name == name))
+    }
     /// Makes a subvolume, empty or as a consistent copy of another.
     fn create_subvolume(&mut self, name: &str, origin: Origin<'_>, access: Access) -> Result<(), Error>;
     /// Lets a subvolume be written to, or no longer.
@@ -31,6 +35,8 @@ pub trait Backend: Send {
 
     /// All files and directories of the pool, sorted by path.
     fn entries(&self) -> Result<Vec<Entry>, Error>;
+    /// One file or directory.
+    fn entry(&self, path: &PoolPath) -> Result<Option<Entry>, Error>;
     /// Makes a plain directory.
     fn create_directory(&mut self, path: &PoolPath) -> Result<(), Error>;
     /// Makes a file of so many zero bytes in an existing directory; refuses if it exists.
@@ -59,8 +65,8 @@ pub trait Backend: Send {
 
     /// What was last saved, if this storage outlives the program.
     fn saved_settings(&self) -> Result<Option<String>, Error>;
-    /// Keeps the disks' settings where a restart finds them.
-    fn save_settings(&mut self, settings: &str) -> Result<(), Error>;
+    /// Keeps the disks' settings where a restart finds them; writes them down only if there is such a place.
+    fn save_settings(&mut self, settings: &dyn Fn() -> String) -> Result<(), Error>;
 }
 
 /// Bytes of a pool.

@@ -234,9 +234,11 @@ impl State {
     }
 
     fn save(&mut self) -> Result<(), backend::Error> {
-        let disks: Vec<&FileDisk> = self.disks.values().collect();
-        let settings = serde_json::to_string_pretty(&disks).expect("disks are plain data");
-        self.backend.save_settings(&settings)
+        let disks = &self.disks;
+        self.backend.save_settings(&|| {
+            let disks: Vec<&FileDisk> = disks.values().collect();
+            serde_json::to_string_pretty(&disks).expect("disks are plain data")
+        })
     }
 
     fn uses(&self, concerned: impl Fn(&FileDisk) -> bool) -> bool {

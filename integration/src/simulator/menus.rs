@@ -141,6 +141,14 @@ impl Menu {
             .find(|known| known.name == name && known.verbs.contains(&verb) && known.since <= version)
     }
 
+    /// The property by which items are called.
+    pub(super) fn name_property(self) -> &'static str {
+        match self {
+            Self::Disk => "slot",
+            _ => "name",
+        }
+    }
+
     /// The property called `name`.
     pub(super) fn property(self, name: &str) -> Option<&'static str> {
         self.table().properties.iter().copied().find(|property| *property == name)

@@ -233,20 +233,33 @@ impl Server {
     }
 
     /// Switches off at once, and on again after a time. What is returned ends when the array serves again.
-    pub(super) fn reboot(self: &Arc<Self>, away: Duration, seed: u64) -> impl Future<Output = ()> + use<> {
+    fn reboot(self: &Arc<Self>, away: Duration, seed: u64) -> impl Future<Output = ()> + use<> {
+        let off = self.switch_off(seed);
+        let server = Arc::clone(self);
+        async move {
+            off.await;
+            tokio::select! {
+                () = tokio::time::sleep(away) => server.switch_on().await,
+                () = server.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Cuts all connections at once and takes no more. What is returned ends when nothing is exported any more.
+    pub(super) fn switch_off(self: &Arc<Self>, seed: u64) -> impl Future<Output = ()> + use<> {
         self.power.switch_off(seed, &self.stop);
         let server = Arc::clone(self);
         async move {
             // Exports go when no command is left that might still change them.
             drop(server.commands.write().await);
             server.of_device(Device::switch_off).await;
-            tokio::select! {
-                () = tokio::time::sleep(away) => {}
-                () = server.stop.cancelled() => return,
-            }
-            server.of_device(Device::switch_on).await;
-            server.power.switch_on();
         }
+    }
+
+    /// Exports and serves again.
+    pub(super) async fn switch_on(&self) {
+        self.of_device(Device::switch_on).await;
+        self.power.switch_on();
     }
 
     async fn of_device(&self, work: fn(&Device) -> Result<(), backend::Error>) {

@@ -31,6 +31,11 @@ pub(super) fn storage(backend: &mut dyn Backend) {
     let disk = path("pvc-x/disk.img");
     backend.create_file(&disk, (1 << 20) + 1).unwrap();
     assert_eq!(size(backend, "pvc-x/disk.img"), Some((1 << 20) + 1), "sizes are exact to the byte");
+    let alone = backend.entry(&disk).unwrap();
+    assert_eq!(alone, backend.entries().unwrap().pop(), "one file is told of as among all");
+    assert_eq!(backend.entry(&path("pvc-x/disk.img/below")).unwrap(), None);
+    assert_eq!(backend.subvolume("pvc-x").unwrap(), backend.subvolumes().unwrap().pop());
+    assert_eq!(backend.subvolume("pvc-y").unwrap(), None);
     assert!(matches!(backend.create_file(&disk, 1), Err(Error::Exists(_))));
     assert!(matches!(backend.create_file(&path("nowhere/disk.img"), 1), Err(Error::Missing(_))));
 

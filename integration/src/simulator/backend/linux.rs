@@ -81,14 +81,9 @@ impl Linux {
             let Some(path) = relative.filter(|path| *path != SETTINGS).and_then(PoolPath::new) else {
                 continue;
             };
-            let kind = if metadata.is_dir() {
-                EntryKind::Directory
-            } else if metadata.is_file() {
-                EntryKind::File { size: metadata.len(), content: None }
-            } else {
-                continue;
-            };
-            found.push(Entry { path, kind, modified: metadata.modified()? });
+            let Some(known) = told(path, &metadata)? else { continue };
+            let kind = known.kind;
+            found.push(known);
             if kind == EntryKind::Directory {
                 self.walk(&entry.path(), found)?;
             }
@@ -135,6 +130,17 @@ impl Backend for Linux {
         self.walk(&self.pool, &mut found).map_err(|error| system("list the pool's files", error))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    fn entry(&self, path: &PoolPath) -> Result<Option<Entry>, Error> {
+        let metadata = match fs::symlink_metadata(self.absolute(path)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            metadata => metadata,
+        };
+        let entry = metadata.and_then(|metadata| told(path.clone(), &metadata));
+        entry.map_err(|error| file_error(path, "look at", error))
     }
 
     fn create_directory(&mut self, path: &PoolPath) -> Result<(), Error> {
@@ -217,16 +223,28 @@ impl Backend for Linux {
         }
     }
 
-    fn save_settings(&mut self, settings: &str) -> Result<(), Error> {
+    fn save_settings(&mut self, settings: &dyn Fn() -> String) -> Result<(), Error> {
         let (path, new) = (self.pool.join(SETTINGS), self.pool.join(format!("{SETTINGS}.new")));
         let written = File::create(&new).and_then(|mut file| {
-            file.write_all(settings.as_bytes())?;
+            file.write_all(settings().as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, &path)
         });
         written.map_err(|error| system("save the settings", error))?;
         self.settle()
     }
+}
+
+/// A file or directory; nothing else is told of.
+fn told(path: PoolPath, metadata: &fs::Metadata) -> io::Result<Option<Entry>> {
+    let kind = if metadata.is_dir() {
+        EntryKind::Directory
+    } else if metadata.is_file() {
+        EntryKind::File { size: metadata.len(), content: None }
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Entry { path, kind, modified: metadata.modified()? }))
 }
 
 /// Makes a file so long, with room for all of it: a full pool is noticed here and not under a database.

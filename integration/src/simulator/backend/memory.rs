@@ -119,6 +119,10 @@ impl Backend for Memory {
         Ok(self.subvolumes.values().cloned().collect())
     }
 
+    fn subvolume(&self, name: &str) -> Result<Option<Subvolume>, Error> {
+        Ok(self.subvolumes.get(name).cloned())
+    }
+
     fn create_subvolume(&mut self, name: &str, origin: Origin<'_>, access: Access) -> Result<(), Error> {
         let directory = PoolPath::new(name).ok_or_else(|| Error::Missing(name.to_owned()))?;
         if let Origin::SnapshotOf(source) = origin {
@@ -170,14 +174,11 @@ impl Backend for Memory {
     }
 
     fn entries(&self) -> Result<Vec<Entry>, Error> {
-        let entry = |(path, node): (&PoolPath, &Node)| {
-            let kind = match node.kind {
-                NodeKind::Directory => EntryKind::Directory,
-                NodeKind::File { size, content, .. } => EntryKind::File { size, content: Some(content) },
-            };
-            Entry { path: path.clone(), kind, modified: node.modified }
-        };
         Ok(self.nodes.iter().map(entry).collect())
+    }
+
+    fn entry(&self, path: &PoolPath) -> Result<Option<Entry>, Error> {
+        Ok(self.nodes.get_key_value(path).map(entry))
     }
 
     fn create_directory(&mut self, path: &PoolPath) -> Result<(), Error> {
@@ -258,9 +259,17 @@ impl Backend for Memory {
         Ok(None)
     }
 
-    fn save_settings(&mut self, _settings: &str) -> Result<(), Error> {
+    fn save_settings(&mut self, _settings: &dyn Fn() -> String) -> Result<(), Error> {
         Ok(())
     }
+}
+
+fn entry((path, node): (&PoolPath, &Node)) -> Entry {
+    let kind = match node.kind {
+        NodeKind::Directory => EntryKind::Directory,
+        NodeKind::File { size, content, .. } => EntryKind::File { size, content: Some(content) },
+    };
+    Entry { path: path.clone(), kind, modified: node.modified }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ const SHORT_SLOTS: Version = Version::new(7, 24);
 const LONGEST_SLOT: usize = 32;
 /// The pool's own disk; file disks are numbered from 1.
 const POOL: ItemId = ItemId(0);
+pub(super) const POOL_SLOT: &str = "raid1";
 
 /// A disk whose content is a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,10 @@ impl FileDisk {
         } else {
             self.nvme_tcp_server_nqn.clone()
         }
+    }
+
+    fn has_nqn(&self, nqn: &str) -> bool {
+        if self.nvme_tcp_server_nqn.is_empty() { self.nqn() == nqn } else { self.nvme_tcp_server_nqn == nqn }
     }
 
     /// The file within the pool.
@@ -148,12 +153,32 @@ impl FileDisk {
 }
 
 pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<Item>, Failure> {
+    let files = state.disks.keys().filter_map(|id| item(state, *id, dialect));
+    Ok(std::iter::once(pool_item(state, pool)?).chain(files).collect())
+}
+
+/// The disks with this slot.
+pub(super) fn called(state: &State, pool: &str, dialect: Dialect, slot: &str) -> Result<Vec<Item>, Failure> {
+    let found = state.disks.iter().filter(|(_, disk)| disk.slot == slot);
+    let files = found.filter_map(|(id, _)| item(state, *id, dialect));
+    let pool = if slot == POOL_SLOT { Some(pool_item(state, pool)?) } else { None };
+    Ok(pool.into_iter().chain(files).collect())
+}
+
+/// A file disk.
+pub(super) fn item(state: &State, id: ItemId, dialect: Dialect) -> Option<Item> {
+    let disk = state.disks.get(&id)?;
+    let activity = disk.file().and_then(|file| state.backend.activity(&file));
+    Some(disk.item(id, dialect, activity))
+}
+
+fn pool_item(state: &State, pool: &str) -> Result<Item, Failure> {
     let capacity = state.backend.capacity()?;
-    let pool = Item::new(
+    Ok(Item::new(
         POOL,
         vec![
             ("type", Value::text("raid")),
-            ("slot", Value::text("raid1")),
+            ("slot", Value::text(POOL_SLOT)),
             ("fs", Value::text("btrfs")),
             ("fs-label", Value::text(pool)),
             ("model", Value::text("RAID")),
@@ -165,12 +190,7 @@ pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<I
             ("block-device", Value::Bool(true)),
             ("mounted", Value::Bool(true)),
         ],
-    );
-    let files = state.disks.iter().map(|(id, disk)| {
-        let activity = disk.file().and_then(|file| state.backend.activity(&file));
-        disk.item(*id, dialect, activity)
-    });
-    Ok(std::iter::once(pool).chain(files).collect())
+    ))
 }
 
 pub(super) fn add(
@@ -197,7 +217,7 @@ pub(super) fn add(
         return Err(Failure::new("failure: already have such file-path"));
     }
 
-    let found = state.backend.entries()?.into_iter().find(|entry| entry.path == path);
+    let found = state.backend.entry(&path)?;
     let wanted = arguments.number("file-size");
     let copied = arguments.value("copy-from").map(|_| disk.file_size);
     let made = match found.map(|entry| entry.kind) {
@@ -311,8 +331,8 @@ fn check(state: &State, disk: &FileDisk, version: Version, own: Option<ItemId>) 
     if others().any(|other| other.slot == disk.slot) {
         return Err(Failure::new("failure: already have such slot"));
     }
-    let exported = others().filter_map(FileDisk::export);
-    if disk.nvme_tcp_export && exported.into_iter().any(|other| other.nqn == disk.nqn()) {
+    let nqn = disk.nqn();
+    if disk.nvme_tcp_export && others().any(|other| other.nvme_tcp_export && other.has_nqn(&nqn)) {
         return Err(Failure::new("failure: already have such nvme-tcp-server-nqn"));
     }
     Ok(())

@@ -9,21 +9,32 @@ use crate::simulator::menus::Arguments;
 use crate::simulator::script::{Failure, ItemId, Value};
 
 pub(super) fn items(state: &State, pool: &str) -> Result<Vec<Item>, Failure> {
-    let item = |entry: &Entry| {
-        let mut properties = vec![("name", Value::text(format!("{pool}/{}", entry.path)))];
-        match entry.kind {
-            EntryKind::Directory => properties.push(("type", Value::text("directory"))),
-            EntryKind::File { size, .. } => {
-                properties.push(("type", Value::text("file")));
-                properties.push(("size", Value::unsigned(size)));
-            }
-        }
-        properties.push(("last-modified", Value::text(date_time(entry.modified))));
-        Item::new(id(&entry.path), properties)
-    };
     let top = Item::new(ItemId(1), vec![("name", Value::text(pool)), ("type", Value::text("disk"))]);
     let entries = state.backend.entries()?;
-    Ok(std::iter::once(top).chain(entries.iter().map(item)).collect())
+    Ok(std::iter::once(top).chain(entries.iter().map(|entry| item(pool, entry))).collect())
+}
+
+/// The file or directory of this name, if there is one.
+pub(super) fn called(state: &State, pool: &str, name: &str) -> Result<Vec<Item>, Failure> {
+    // A leading slash is no part of names here.
+    let path = PoolPath::within(pool, name).filter(|_| !name.starts_with('/'));
+    match path {
+        Some(path) => Ok(state.backend.entry(&path)?.iter().map(|entry| item(pool, entry)).collect()),
+        None => Ok(items(state, pool)?.into_iter().filter(|item| item.is_called(name)).collect()),
+    }
+}
+
+fn item(pool: &str, entry: &Entry) -> Item {
+    let mut properties = vec![("name", Value::text(format!("{pool}/{}", entry.path)))];
+    match entry.kind {
+        EntryKind::Directory => properties.push(("type", Value::text("directory"))),
+        EntryKind::File { size, .. } => {
+            properties.push(("type", Value::text("file")));
+            properties.push(("size", Value::unsigned(size)));
+        }
+    }
+    properties.push(("last-modified", Value::text(date_time(entry.modified))));
+    Item::new(id(&entry.path), properties)
 }
 
 /// Files have no number of their own that lasts, so one is made from the path.

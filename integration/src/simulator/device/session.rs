@@ -122,6 +122,34 @@ impl Session {
         }
     }
 
+    /// Those of them that this is the name of: quickly, where there are many.
+    pub(in crate::simulator) fn items_called(&self, menu: Menu, name: &str) -> Result<Vec<Item>, Failure> {
+        let device = &self.device;
+        match menu {
+            _ if !device.allows("read") => Err(Failure::not_permitted()),
+            Menu::Disk => disk::called(&device.state(), &device.pool, device.dialect, name),
+            Menu::Subvolume => subvolume::called(&device.state(), &device.pool, device.dialect, name),
+            Menu::File => file::called(&device.state(), &device.pool, name),
+            _ => Ok(self.items(menu)?.into_iter().filter(|item| item.is_called(name)).collect()),
+        }
+    }
+
+    /// The one of them with this id.
+    pub(in crate::simulator) fn item(&self, menu: Menu, id: ItemId) -> Result<Item, Failure> {
+        let device = &self.device;
+        let known = match menu {
+            _ if !device.allows("read") => return Err(Failure::not_permitted()),
+            Menu::Disk => disk::item(&device.state(), id, device.dialect),
+            _ => None,
+        };
+        match known {
+            Some(item) => Ok(item),
+            None => {
+                self.items(menu)?.into_iter().find(|item| item.id == id).ok_or_else(Failure::no_such_item)
+            }
+        }
+    }
+
     /// Makes an item.
     pub(in crate::simulator) fn add(&self, menu: Menu, arguments: &Arguments) -> Result<ItemId, Failure> {
         self.may_write()?;

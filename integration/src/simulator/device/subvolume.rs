@@ -7,49 +7,54 @@ use crate::simulator::menus::Arguments;
 use crate::simulator::script::{Failure, ItemId, Value};
 
 pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<Item>, Failure> {
-    let item = |subvolume: Subvolume| {
-        let parent = match &subvolume.snapshot_of {
-            Some(Parent::Named(name)) => name.as_str(),
-            Some(Parent::Gone) | None => "",
-        };
-        let properties = vec![
-            ("fs", Value::text(pool)),
-            ("name", Value::text(&subvolume.name)),
-            ("parent", Value::text(parent)),
-            ("read-only", Value::Bool(subvolume.access == Access::ReadOnly)),
-            ("fullname", Value::text(&subvolume.name)),
-            ("uuid", Value::text(&subvolume.uuid)),
-            ("creation-time", Value::text(date_time(subvolume.created))),
-            ("subvolume-id", Value::unsigned(subvolume.id)),
-            ("generation", Value::unsigned(subvolume.generation)),
-            ("snapshot", Value::Bool(subvolume.snapshot_of.is_some())),
-            ("path", Value::text(format!("{pool}/{}", subvolume.name))),
-        ];
-        Item::new(ItemId(subvolume.id), properties).with_unset(dialect.unset)
+    Ok(state.backend.subvolumes()?.iter().map(|subvolume| item(subvolume, pool, dialect)).collect())
+}
+
+/// The subvolume of this name, if there is one.
+pub(super) fn called(state: &State, pool: &str, dialect: Dialect, name: &str) -> Result<Vec<Item>, Failure> {
+    Ok(state.backend.subvolume(name)?.iter().map(|subvolume| item(subvolume, pool, dialect)).collect())
+}
+
+fn item(subvolume: &Subvolume, pool: &str, dialect: Dialect) -> Item {
+    let parent = match &subvolume.snapshot_of {
+        Some(Parent::Named(name)) => name.as_str(),
+        Some(Parent::Gone) | None => "",
     };
-    Ok(state.backend.subvolumes()?.into_iter().map(item).collect())
+    let properties = vec![
+        ("fs", Value::text(pool)),
+        ("name", Value::text(&subvolume.name)),
+        ("parent", Value::text(parent)),
+        ("read-only", Value::Bool(subvolume.access == Access::ReadOnly)),
+        ("fullname", Value::text(&subvolume.name)),
+        ("uuid", Value::text(&subvolume.uuid)),
+        ("creation-time", Value::text(date_time(subvolume.created))),
+        ("subvolume-id", Value::unsigned(subvolume.id)),
+        ("generation", Value::unsigned(subvolume.generation)),
+        ("snapshot", Value::Bool(subvolume.snapshot_of.is_some())),
+        ("path", Value::text(format!("{pool}/{}", subvolume.name))),
+    ];
+    Item::new(ItemId(subvolume.id), properties).with_unset(dialect.unset)
 }
 
 pub(super) fn add(state: &mut State, pool: &str, arguments: &Arguments) -> Result<ItemId, Failure> {
     let fs = arguments.required("fs")?;
     let name = arguments.required("name")?;
-    if fs != pool && fs != "raid1" {
+    if fs != pool && fs != super::disk::POOL_SLOT {
         return Err(Failure::new("input does not match any value of fs"));
     }
     if name.contains('/') || PoolPath::new(name).is_none() {
         return Err(Failure::invalid("name"));
     }
-    let known = state.backend.subvolumes()?;
-    if known.iter().any(|subvolume| subvolume.name == name) {
+    if state.backend.subvolume(name)?.is_some() {
         return Err(Failure::new("failure: already have such subvolume"));
     }
     let origin = match arguments.text("parent") {
         None => Origin::Empty,
-        Some(parent) if known.iter().any(|subvolume| subvolume.name == parent) => Origin::SnapshotOf(parent),
+        Some(parent) if state.backend.subvolume(parent)?.is_some() => Origin::SnapshotOf(parent),
         Some(_) => return Err(Failure::new("input does not match any value of parent")),
     };
     state.backend.create_subvolume(name, origin, access(arguments).unwrap_or(Access::ReadWrite))?;
-    let made = state.backend.subvolumes()?.into_iter().find(|subvolume| subvolume.name == name);
+    let made = state.backend.subvolume(name)?;
     made.map(|subvolume| ItemId(subvolume.id)).ok_or_else(Failure::no_such_item)
 }
 

@@ -4,7 +4,7 @@ use super::Machine;
 use crate::simulator::device::Item;
 use crate::simulator::menus::{Arguments, Menu, Shape, Verb};
 use crate::simulator::print;
-use crate::simulator::script::ast::{Expression, MenuCommand};
+use crate::simulator::script::ast::{Expression, MenuCommand, Operator};
 use crate::simulator::script::failure::Failure;
 use crate::simulator::script::value::{ItemId, Value};
 
@@ -95,8 +95,11 @@ impl Machine<'_> {
 
     /// The items of a menu that meet a condition, as they were at one moment.
     fn matching(&mut self, menu: Menu, condition: Option<&Expression>) -> Result<Vec<Item>, Failure> {
-        let items = self.session.items(menu)?;
-        let Some(condition) = condition else { return Ok(items) };
+        let Some(condition) = condition else { return self.session.items(menu) };
+        let items = match self.wanted_name(menu, condition) {
+            Some(name) => self.session.items_called(menu, &name)?,
+            None => self.session.items(menu)?,
+        };
         let mut found = Vec::new();
         for item in items {
             self.item = Some((menu, item));
@@ -112,13 +115,32 @@ impl Machine<'_> {
         Ok(found)
     }
 
+    /// The name that an item must have to meet a condition, if the condition says so plainly.
+    fn wanted_name(&self, menu: Menu, condition: &Expression) -> Option<String> {
+        let Expression::Operation(operator, left, right) = condition else { return None };
+        match (operator, &**left, &**right) {
+            (Operator::And, left, right) => {
+                self.wanted_name(menu, left).or_else(|| self.wanted_name(menu, right))
+            }
+            (Operator::Equal, Expression::Property(property), right) if *property == menu.name_property() => {
+                let value = match right {
+                    Expression::Literal(value) => value.clone(),
+                    Expression::Variable(name) if menu.property(name).is_none() => self.scopes.read(name),
+                    _ => return None,
+                };
+                // Only texts are equal to nothing but themselves.
+                if let Value::Text(name) = value { Some(name) } else { None }
+            }
+            _ => None,
+        }
+    }
+
     fn single_item(&mut self, command: &MenuCommand) -> Result<Item, Failure> {
-        let mut items = self.session.items(command.menu)?;
         if command.menu.shape() == Shape::Single {
-            return items.pop().ok_or_else(Failure::no_such_item);
+            return self.session.items(command.menu)?.pop().ok_or_else(Failure::no_such_item);
         }
         match self.items(command)?.as_slice() {
-            [id] => items.into_iter().find(|item| item.id == *id).ok_or_else(Failure::no_such_item),
+            [id] => self.session.item(command.menu, *id),
             [] => Err(Failure::no_such_item()),
             _ => Err(Failure::new("invalid internal item number")),
         }
@@ -135,13 +157,16 @@ impl Machine<'_> {
             }
             None => return Err(Failure::no_such_item()),
         };
-        let wanted = match wanted {
+        let wanted: Vec<Value> = match wanted {
             Value::Array(elements) => elements.into_iter().map(|(_, value)| value).collect(),
             Value::Nothing => Vec::new(),
             single => vec![single],
         };
-        let items = self.session.items(command.menu)?;
         let resolve = |value: &Value| {
+            if let Value::Id(id) = value {
+                return Ok(*id);
+            }
+            let items = self.session.items(command.menu)?;
             let text = value.to_string();
             let found = items.iter().find(|item| item.id.to_string() == text || item.is_called(&text));
             found.map(|item| item.id).ok_or_else(Failure::no_such_item)
