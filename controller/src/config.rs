@@ -2,6 +2,7 @@
 
 mod array;
 mod file;
+mod orphans;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 
 pub use array::{ArrayArgs, ArrayConfig, Arrays, BackendConfig};
 pub use file::Mistake;
+pub use orphans::{OrphanArgs, Orphans, Pod};
 
 /// The CSI controller of rds-csi, for MikroTik ROSE Data Servers.
 #[derive(Debug, Parser)]
@@ -45,6 +47,9 @@ pub struct Args {
     #[arg(long, env = "RDS_CSI_AGENT_KEY", value_name = "PATH")]
     agent_key: Option<PathBuf>,
 
+    #[command(flatten)]
+    orphans: OrphanArgs,
+
     /// Where to serve /healthz, /readyz and /metrics
     #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9808")]
     admin_listen: SocketAddr,
@@ -64,6 +69,8 @@ pub struct Config {
     pub arrays: Arrays,
     /// The nodes' agents.
     pub agents: NodeAgents,
+    /// Whether what nobody claims is looked for.
+    pub orphans: Orphans,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Logs and traces.
@@ -110,6 +117,14 @@ pub enum Error {
         "{0} is missing: agents are called with mutual TLS, so --node-agent needs --agent-ca, --agent-cert and --agent-key"
     )]
     Credentials(&'static str),
+    /// Removal without anybody who knows what is claimed.
+    #[error("--remove-orphans-after works only if {0}: without a report nothing is known to be an orphan")]
+    RemoveUnasked(&'static str),
+    /// Removal without an age.
+    #[error(
+        "--remove-orphans-after 0 would remove at once what may be about to be claimed: give a time such as 7d, or leave it away"
+    )]
+    RemoveAtOnce,
     /// Two agents for one node.
     #[error("--node-agent names node {0} twice: give each node's agent once")]
     Twice(NodeName),
@@ -127,6 +142,7 @@ impl TryFrom<Args> for Config {
             agent_ca,
             agent_cert,
             agent_key,
+            orphans,
             admin_listen,
             otlp_endpoint,
             log_format,
@@ -154,6 +170,7 @@ impl TryFrom<Args> for Config {
             csi_socket,
             arrays,
             agents,
+            orphans: orphans.try_into()?,
             admin_listen,
             telemetry: telemetry::Config {
                 service: "rds-csi-controller",

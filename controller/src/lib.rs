@@ -6,12 +6,14 @@
 pub mod array;
 pub mod attachments;
 pub mod backends;
+pub mod cluster;
 pub mod config;
 pub mod create;
 pub mod csi;
 pub mod delete;
 pub mod metrics;
 pub mod node_agents;
+pub mod orphans;
 pub mod parameters;
 pub mod publish;
 pub mod run;

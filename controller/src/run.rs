@@ -19,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::array::routeros::{Keeper, RouterOs};
-use crate::attachments::store::InMemory;
+use crate::attachments::store::{InMemory, Store};
 use crate::backends::{Backend, Backends};
-use crate::config::{Arrays, BackendConfig, Config};
+use crate::cluster;
+use crate::cluster::events::Herald;
+use crate::config::{Arrays, BackendConfig, Config, Orphans, Pod};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
-use crate::node_agents;
+use crate::node_agents::{self, Witness};
+use crate::orphans::{Policy, Search};
 
 /// What a call may take beside asking a node and giving an array one command.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -37,7 +40,7 @@ fn grace(arrays: &Arrays) -> Duration {
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { csi_socket, arrays, agents: nodes, admin_listen, telemetry } = config;
+    let Config { csi_socket, arrays, agents: nodes, orphans, admin_listen, telemetry } = config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
@@ -45,6 +48,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (prefix, (backends, keepers)) = (arrays.prefix.clone(), backends(arrays));
     registry.register_collector(Box::new(ArrayConnected(backends.clone())));
     nodes.check().await?;
+    let connected = backends.clone();
+    let readiness = move || readiness(&connected);
+    let driver = Arc::new(Driver { backends, store: InMemory::default(), nodes, prefix });
+    let search = search(orphans, &driver, &calls, &mut registry).await?;
 
     let admin_listener = TcpListener::bind(admin_listen)
         .await
@@ -62,11 +69,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    let connected = backends.clone();
-    let readiness = move || readiness(&connected);
     let admin = admin::serve(admin_listener, admin::router(Arc::new(registry), readiness), tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    let driver = Driver { backends, store: InMemory::default(), nodes, prefix };
+    if let Some((search, interval)) = search {
+        let searching = search.run(interval, tasks.shutdown());
+        tasks.spawn("the search for orphans", async move {
+            searching.await;
+            Ok(())
+        });
+    }
     let server = Server::builder()
         .add_service(IdentityServer::new(Identity))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
@@ -98,6 +109,27 @@ fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>) {
         backends = backends.with(name.clone(), backend(Some(name), config));
     }
     (backends, keepers)
+}
+
+/// The search for what nobody claims, and how often; none, if it is switched off.
+async fn search<S: Store, W: Witness>(
+    orphans: Orphans,
+    driver: &Arc<Driver<RouterOs, S, W>>,
+    calls: &Calls,
+    registry: &mut Registry,
+) -> anyhow::Result<Option<(Search<RouterOs, S, W, kube::Client>, Duration)>> {
+    let (access, interval, removal, pod) = match orphans {
+        Orphans::Reported { access, interval, removal, pod } => (access, interval, removal, pod),
+        Orphans::Off(why) => {
+            tracing::info!(why, "orphans are not looked for");
+            return Ok(None);
+        }
+    };
+    let client = cluster::connect(&access).await?;
+    let herald = pod.map(|Pod { namespace, name }| Herald::new(client.clone(), &namespace, &name));
+    let search = Search::new(Arc::clone(driver), client, calls.clone(), herald, Policy { removal }, registry);
+    tracing::info!(?interval, ?removal, "orphans are looked for");
+    Ok(Some((search, interval)))
 }
 
 /// Ready as long as one array is connected: an array that is down is repaired there, and the volumes on the others go on.

@@ -1,6 +1,8 @@
 use std::fs;
 
 use super::*;
+use crate::cluster::Access;
+use crate::orphans::Removal;
 
 fn config(extra: &[&str]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -77,4 +79,26 @@ fn one_array_by_flags_and_others_by_a_file_is_told_which_to_use() {
     let neither =
         Args::try_parse_from(["rds-csi-controller", "--cluster-id", "blue"]).unwrap_err().to_string();
     assert!(neither.contains("--array-address") && neither.contains("--fence"), "{neither}");
+}
+
+#[test]
+fn orphans_are_removed_only_where_somebody_knows_what_is_claimed() {
+    let off = config(&[]).unwrap().orphans;
+    assert!(matches!(off, Orphans::Off(why) if why.contains("--kubernetes")), "{off:?}");
+    let reported = config(&["--kubernetes", "in-cluster"]).unwrap().orphans;
+    let Orphans::Reported { access, interval, removal, pod } = reported else { panic!("{reported:?}") };
+    assert_eq!((access, interval.as_secs(), removal, pod), (Access::InCluster, 3600, Removal::Off, None));
+    for (flags, told) in [
+        (&["--remove-orphans-after", "7d"][..], "only if --kubernetes says whom to ask"),
+        (
+            &["--remove-orphans-after", "7d", "--kubernetes", "FILE", "--orphan-report-interval", "0"],
+            "only if --orphan-report-interval is not 0",
+        ),
+        (&["--remove-orphans-after", "0", "--kubernetes", "FILE"], "would remove at once"),
+        (&["--remove-orphans-after", "1w"], "such as 90s or 7d"),
+        (&["--pod-name", "controller-0"], "--pod-namespace"),
+    ] {
+        let error = config(flags).err().unwrap_or_else(|| panic!("{flags:?} are taken"));
+        assert!(error.contains(told), "{error}");
+    }
 }

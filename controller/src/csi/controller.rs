@@ -43,8 +43,8 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl<A: Array, S: Store, W: Witness> Controller<A, S, W> {
     /// Serves with this, and counts in `calls`.
-    pub fn new(driver: Driver<A, S, W>, calls: Calls) -> Self {
-        Self { driver: Arc::new(driver), calls }
+    pub fn new(driver: impl Into<Arc<Driver<A, S, W>>>, calls: Calls) -> Self {
+        Self { driver: driver.into(), calls }
     }
 
     /// A request that cannot be served is a call like any other: counted, and logged with its reason.
