@@ -48,7 +48,8 @@ pub trait Array: Send + Sync + 'static {
     fn admit(&self, id: &VolumeId, export: &Export) -> impl Future<Output = Result<Volume, Error>> + Send;
 
     /// Sets who may connect from now on. Connections that live go on living. [`Error::Strangers`] if a host is let in by
-    /// name that is not among those of `before`: who does not know of it must not shut it out.
+    /// name that is not among those of `before`: who does not know of it must not shut it out. [`Error::Open`] if every host
+    /// is let in, `before` does not say so, and some are to stay: whoever else is connected would stay too.
     fn dismiss(
         &self,
         id: &VolumeId,

@@ -2,6 +2,11 @@
 //!
 //! It wants an array without volumes and with space for 4 TiB, and leaves it as it was. A broken clause panics.
 
+mod copies;
+mod growth;
+mod holdings;
+mod snapshots;
+
 use rds_csi_api::{Bytes, HostNqn, NodeName, Nqn, VolumeId, VolumeName};
 
 use super::{Array, Content, Digest, Error, Export, Label, Layout, Owner, Soundness, Volume, Wanted};
@@ -26,6 +31,10 @@ pub async fn every_clause(array: &impl Array) {
     nobody_shuts_out_whom_they_do_not_know(array).await;
     what_is_open_to_every_host_is_not_narrowed_unseen(array).await;
     no_host_is_nobody(array).await;
+    growth::every_clause(array).await;
+    snapshots::every_clause(array).await;
+    copies::every_clause(array).await;
+    holdings::every_clause(array).await;
 }
 
 fn id(name: &str) -> VolumeId {
@@ -97,6 +106,7 @@ async fn a_create_that_differs_is_a_conflict_and_changes_nothing(array: &impl Ar
         Wanted { content: Content::Empty(Bytes::gib(2)), ..wanted.clone() },
         Wanted { content: Content::Empty(Bytes::new((1 << 30) - 4096)), ..wanted.clone() },
         Wanted { port: 4421, ..wanted.clone() },
+        Wanted { parameters: Digest::of([("kind", "other")]), ..wanted.clone() },
     ] {
         let refused = array.create(&other).await;
         assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
@@ -188,7 +198,14 @@ async fn what_is_open_to_every_host_is_not_narrowed_unseen(array: &impl Array) {
     for export in [hosts(&["w1"]), Export::Off] {
         assert_eq!(array.admit(&wanted.id, &export).await, Err(Error::Open(wanted.id.clone())));
     }
+    assert_eq!(
+        array.dismiss(&wanted.id, &hosts(&["w1"]), &hosts(&["w1"])).await,
+        Err(Error::Open(wanted.id.clone()))
+    );
     assert_eq!(array.admit(&wanted.id, &Export::AnyHost).await, Ok(before));
+    // Who is shut out altogether is shut out, whoever it is.
+    let shut = array.dismiss(&wanted.id, &hosts(&["w1"]), &Export::Off).await;
+    assert_eq!(shut.expect("nobody is let in").export, Export::Off);
     removed(array, &wanted.id).await;
 }
 

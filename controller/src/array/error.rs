@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rds_csi_api::{Bytes, Failure, Kind, SnapshotId, VolumeId};
 
-use super::Export;
+use super::Pool;
 
 /// What an error is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Subject {
     Volume(VolumeId),
     /// A snapshot.
     Snapshot(SnapshotId),
+    /// All of a pool.
+    Pool(Pool),
 }
 
 impl fmt::Display for Subject {
@@ -21,6 +23,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Volume(id) => write!(f, "volume {id}"),
             Self::Snapshot(id) => write!(f, "snapshot {id}"),
+            Self::Pool(name) => write!(f, "pool {name}"),
         }
     }
 }
@@ -86,16 +89,27 @@ pub enum Error {
     Open(VolumeId),
     /// The array reported success, and its own disk says otherwise.
     #[error(
-        "the array did not do what it was told: it lets {found} into volume {id}, not {wanted}; look at the disk of \
+        "the array did not do what it was told: volume {id} has {what} {found}, not {wanted}; look at the disk of \
          that slot on the array"
     )]
     Disobeyed {
         /// Which volume.
         id: VolumeId,
-        /// Whom it lets in.
-        found: Export,
-        /// Whom it was told to let in.
-        wanted: Export,
+        /// What of it.
+        what: &'static str,
+        /// As the array has it.
+        found: String,
+        /// As it was told.
+        wanted: String,
+    },
+    /// No disk of the array has that pool on it.
+    #[error(
+        "the array has no disk whose mount-point is {pool}: give the name of its btrfs pool without slashes, as it \
+         stands under /disk"
+    )]
+    NoPool {
+        /// The configured pool.
+        pool: Pool,
     },
     /// A volume in a flat file has no subvolume to take a snapshot of.
     #[error(
@@ -192,6 +206,7 @@ impl Failure for Error {
             | Self::Strangers(_)
             | Self::Open(_)
             | Self::Flat(_)
+            | Self::NoPool { .. }
             | Self::Leftover { .. }
             | Self::Denied { .. } => Kind::Refused,
             Self::Full { .. } => Kind::Full,

@@ -244,7 +244,13 @@ impl Array for FakeArray {
     }
 
     async fn dismiss(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
-        self.operate(|world| world.set_export(id, before, after))
+        self.operate(|world| {
+            let open = world.volume(id)?.export == Export::AnyHost;
+            if open && *before != Export::AnyHost && matches!(after.normal(), Export::Hosts(_)) {
+                return Err(Error::Open(id.clone()));
+            }
+            world.set_export(id, before, after)
+        })
     }
 
     async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {

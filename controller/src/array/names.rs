@@ -81,10 +81,10 @@ impl FromStr for Pool {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        if plain(text, 63) {
+        if plain(text, 32) {
             Ok(Self(text.into()))
         } else {
-            let rule = "give the name of the btrfs pool without slashes: 1 to 63 letters, digits, '_' or '-'";
+            let rule = "give the name of the btrfs pool without slashes: 1 to 32 letters, digits, '_' or '-'";
             Err(Malformed::new("pool", text, rule))
         }
     }
@@ -94,11 +94,11 @@ impl FromStr for ClusterId {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        if plain(text, 63) {
+        if plain(text, 36) {
             Ok(Self(text.into()))
         } else {
             let rule =
-                "give a name that no other cluster on the array has: 1 to 63 letters, digits, '_' or '-'";
+                "give a name that no other cluster on the array has: 1 to 36 letters, digits, '_' or '-'";
             Err(Malformed::new("cluster id", text, rule))
         }
     }
@@ -155,13 +155,13 @@ impl fmt::Display for KubeName {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Three names of full length would not fit into one command; people recognise them by less.
-        let short = |name: &KubeName| name.0.chars().take(63).collect::<String>();
+        let short = |name: &KubeName, most| name.0.chars().take(most).collect::<String>();
         if let Some(pv) = &self.pv {
-            write!(f, " pv={}", short(pv))?;
+            write!(f, " pv={}", short(pv, 40))?;
         }
         match (&self.namespace, &self.pvc) {
-            (Some(namespace), Some(pvc)) => write!(f, " pvc={}/{}", short(namespace), short(pvc)),
-            (None, Some(pvc)) => write!(f, " pvc={}", short(pvc)),
+            (Some(namespace), Some(pvc)) => write!(f, " pvc={}/{}", short(namespace, 30), short(pvc, 30)),
+            (None, Some(pvc)) => write!(f, " pvc={}", short(pvc, 30)),
             (_, None) => Ok(()),
         }
     }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn names_keep_to_their_alphabet_and_say_so() {
-        for text in ["", "/storage-pool", "a b", "a\"b", "-a", "a.b", "ä", &"x".repeat(64)] {
+        for text in ["", "/storage-pool", "a b", "a\"b", "-a", "a.b", "ä", &"x".repeat(41)] {
             assert!(text.parse::<Pool>().unwrap_err().to_string().contains("without slashes"), "{text:?}");
             assert!(
                 text.parse::<ClusterId>().unwrap_err().to_string().contains("no other cluster"),

@@ -1,40 +1,60 @@
 //! The only place that writes RouterOS script: one call per operation, which observes, does what is left to do, and proves
 //! what it did.
 //!
-//! Values get in as numbers or through [`quote`], and in no other way. How several calls become one line, and what tells
-//! their reports from everything else, is the session's business.
+//! What is run are constants ([`bodies`]). Values are its arguments, as numbers or through [`quote`], and get in in no other
+//! way. How several calls become one line, and what tells their reports from everything else, is the session's business.
+
+mod bodies;
+mod fragments;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::time::UNIX_EPOCH;
 
-use rds_csi_api::{Bytes, Nqn, VolumeId};
+use rds_csi_api::{Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 
+use super::note::{Copied, Note, asked, slot_of};
 use super::session::Call;
-use crate::array::{ClusterId, Export, Label, Pool};
+use crate::array::{ClusterId, Content, Export, Pool, Source, Wanted, WantedSnapshot};
 
-/// How much of an answer is read. One disk in JSON takes about 2 kB.
+/// How much of an answer is read. One disk in JSON takes about 400 bytes.
 const LONGEST_ANSWER: usize = 64 << 10;
 
-/// What our own lines say when they stop themselves.
+/// The same where all disks, subvolumes and images answer: room for some 20,000 volumes.
+const LONGEST_INVENTORY: usize = 16 << 20;
+
+/// What our own calls say when they stop themselves. The bodies hold the texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
     Missing,
     /// The slot's disk is no file, or lies elsewhere, or has another NQN.
     NotAVolume,
-    /// Its comment names another cluster.
+    /// It names another cluster.
     OtherCluster,
-    /// The subvolume holds more than a volume does.
+    /// The subvolume holds more than it should, or somebody uses it.
     OtherFiles,
-    /// There is an image file and no disk.
+    /// There is a subvolume or an image file, and no disk.
     Leftover,
     /// Hosts are let in that nobody spoke of.
     Strangers,
     /// Every host is let in.
     Open,
+    /// The image is no subvolume's.
+    Flat,
+    /// A subvolume has a snapshot's name, and is not read-only or another cluster's.
+    NoSnapshot,
+    /// There is nothing that a copy could be made of.
+    NoSource,
+    /// The source is larger than the copy may be; its size follows.
+    TooLarge,
+    /// A size is not written in digits.
+    NoPlainSize,
+    /// Two snapshots of one id were taken at once, and this one was taken back.
+    Twice,
 }
 
 impl Mark {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Missing,
         Self::NotAVolume,
         Self::OtherCluster,
@@ -42,6 +62,12 @@ impl Mark {
         Self::Leftover,
         Self::Strangers,
         Self::Open,
+        Self::Flat,
+        Self::NoSnapshot,
+        Self::NoSource,
+        Self::TooLarge,
+        Self::NoPlainSize,
+        Self::Twice,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -50,199 +76,217 @@ impl Mark {
             Self::NotAVolume => "rds-csi: not a volume",
             Self::OtherCluster => "rds-csi: other cluster",
             Self::OtherFiles => "rds-csi: other files",
-            Self::Leftover => "rds-csi: leftover file",
+            Self::Leftover => "rds-csi: leftover",
             Self::Strangers => "rds-csi: other hosts",
             Self::Open => "rds-csi: every host",
+            Self::Flat => "rds-csi: flat file",
+            Self::NoSnapshot => "rds-csi: no snapshot",
+            Self::NoSource => "rds-csi: no source",
+            Self::TooLarge => "rds-csi: too large",
+            Self::NoPlainSize => "rds-csi: no plain size",
+            Self::Twice => "rds-csi: twice",
         }
-    }
-
-    /// The statement that stops the line with this mark.
-    fn stop(self) -> String {
-        format!(":error {}", quote(self.as_str()))
     }
 }
 
-/// Shows the disk as JSON, an empty list if there is none.
-pub(super) const SHOW: &str = ":put [:serialize to=json [/disk print detail as-value where slot=$volume]]";
-
-/// One volume's place on an array: everything that its lines need to name.
+/// Where on an array things are, and whose.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) pool: &'a Pool,
     pub(super) cluster: &'a ClusterId,
-    pub(super) id: &'a VolumeId,
-    pub(super) nqn: &'a Nqn,
 }
 
 impl Place<'_> {
-    /// The image as `/disk` names it: with a slash before it.
-    pub(super) fn image(&self) -> String {
-        format!("/{}", self.image_file())
+    /// The volume's image as `/disk` names it: with a slash before it.
+    pub(super) fn image(&self, id: &VolumeId) -> String {
+        format!("/{}/{}/disk.img", self.pool, id.slot())
     }
 
-    /// The image as `/file` names it: without one.
-    pub(super) fn image_file(&self) -> String {
-        format!("{}/{}/disk.img", self.pool, self.id)
+    /// The disk, made if it is not there.
+    pub(super) fn create(&self, wanted: &Wanted) -> Call {
+        let Wanted { id, content, port, export, .. } = wanted;
+        let arguments = Arguments::of(id)
+            .text("pool", self.pool.as_str())
+            .number("tcp", u64::from(*port))
+            .text("hosts", host_list(export))
+            .text("switch", yes_or_no(export))
+            .text("note", self.note(wanted));
+        let (source, least, most) = match content {
+            Content::Empty(size) => {
+                return call("create", bodies::CREATE, arguments.number("bytes", size.get()));
+            }
+            Content::CopyOf { source, least, most } => (source, *least, *most),
+        };
+        let arguments = arguments
+            .text("cluster", self.cluster.as_str())
+            .text("source", slot_of(source))
+            .number("least", asked(least));
+        let (name, free, within) = match source {
+            Source::Snapshot(_) => ("restore", bodies::RESTORE, bodies::RESTORE_WITHIN),
+            Source::Volume(_) => ("clone", bodies::CLONE, bodies::CLONE_WITHIN),
+        };
+        match most {
+            None => call(name, free, arguments),
+            Some(most) => call(name, within, arguments.number("most", most.get())),
+        }
     }
 
-    pub(super) fn owner(&self) -> String {
-        format!("rds-csi:{}", self.cluster)
+    /// What a create has left that failed.
+    pub(super) fn take_back(&self, wanted: &Wanted) -> Call {
+        let arguments = Arguments::of(&wanted.id)
+            .text("pool", self.pool.as_str())
+            .text("cluster", self.cluster.as_str())
+            .text("pattern", literally(wanted.id.slot()))
+            .text("note", self.note(wanted));
+        call("undo", bodies::TAKE_BACK, arguments)
     }
 
-    /// Makes subvolume and disk unless the disk is there, then shows it.
-    ///
-    /// A failed `/disk add` takes back only a subvolume that this very line made. A file without a disk stops the line
-    /// before its first effect.
-    pub(super) fn create(&self, size: Bytes, port: u16, export: &Export, label: &Label) -> String {
-        let fs = quote(self.pool.as_str());
-        let file = quote(self.image_file());
-        let add = format!(
-            "/disk add type=file file-path={path} file-size={size} slot=$volume mount-filesystem=no \
-             nvme-tcp-server-port={port} nvme-tcp-server-nqn={nqn} nvme-tcp-server-allow-host-name={hosts} \
-             nvme-tcp-export={export} comment={comment}",
-            path = quote(self.image()),
-            size = size.get(),
-            nqn = quote(self.nqn.as_str()),
-            hosts = quote(host_list(export)),
-            export = yes_or_no(export),
-            comment = quote(format!("{}{label}", self.owner())),
-        );
-        let subvolume = format!("/disk/btrfs/subvolume find fs={fs} name=$volume");
-        format!(
-            ":if ([:len [/disk find slot=$volume]]=0) do={{\
-             :if ([:len [/file find name={file}]]>0) do={{{leftover}}}; \
-             :local before [:len [{subvolume}]]; \
-             :if ($before=0) do={{/disk/btrfs/subvolume add fs={fs} name=$volume}}; \
-             :onerror why in={{{add}}} \
-             do={{:if ($before=0) do={{/disk/btrfs/subvolume remove [{subvolume}]}}; :error $why}}\
-             }}; {SHOW}",
-            leftover = Mark::Leftover.stop(),
-        )
+    fn note(&self, wanted: &Wanted) -> String {
+        let Wanted { content, parameters, label, .. } = wanted;
+        let copied = match content {
+            Content::Empty(_) => None,
+            Content::CopyOf { source, least, .. } => Some(Copied { source, least: *least }),
+        };
+        Note { cluster: self.cluster, parameters: *parameters, copied, label }.to_string()
+    }
+
+    pub(super) fn expand(&self, id: &VolumeId, to: Bytes) -> Call {
+        call("expand", bodies::EXPAND, self.of(id).number("to", to.get()))
+    }
+
+    pub(super) fn modify(&self, id: &VolumeId, policy: &ReconnectPolicy) -> Call {
+        call("modify", bodies::MODIFY, self.of(id).text("policy", policy.to_string()))
+    }
+
+    pub(super) fn delete(&self, id: &VolumeId) -> Call {
+        let body = if is_of_go(id.slot()) { bodies::DELETE_OF_GO } else { bodies::DELETE };
+        let arguments = self.of(id).text("pattern", literally(id.slot())).text("known", known(&Export::Off));
+        call("delete", body, arguments)
     }
 
     /// Lets hosts in, unless others than they are let in already.
-    pub(super) fn admit(&self, export: &Export) -> String {
-        let (ours, strangers) = (self.ours_or_stop(), strangers_or_go_on(export));
-        let open = match export {
-            Export::AnyHost => String::new(),
-            Export::Off | Export::Hosts(_) => {
-                format!(":if ([:len [{EXPORTED}]]>[:len $named]) do={{{}}}; ", Mark::Open.stop())
-            }
+    pub(super) fn admit(&self, id: &VolumeId, export: &Export) -> Call {
+        let body = match export.normal() {
+            Export::AnyHost => bodies::SET_HOSTS,
+            Export::Hosts(_) => bodies::ADMIT_HOSTS,
+            Export::Off => bodies::ADMIT_NOBODY,
         };
-        format!("{ours}; {strangers}; {open}{}; {SHOW}", set(export))
+        call("admit", body, self.letting_in(id, export, export))
     }
 
     /// Sets who may connect, unless others than those of `before` are let in.
-    pub(super) fn dismiss(&self, before: &Export, after: &Export) -> String {
-        format!("{}; {}; {}; {SHOW}", self.ours_or_stop(), strangers_or_go_on(before), set(after))
+    pub(super) fn dismiss(&self, id: &VolumeId, before: &Export, after: &Export) -> Call {
+        let body = match (before, after.normal()) {
+            (_, Export::Off) => bodies::SHUT,
+            // Connections of whoever came in by an open door would live on, and nobody could name them.
+            (Export::Off | Export::Hosts(_), Export::Hosts(_)) => bodies::ADMIT_HOSTS,
+            (Export::AnyHost, Export::Hosts(_)) | (_, Export::AnyHost) => bodies::SET_HOSTS,
+        };
+        call("dismiss", body, self.letting_in(id, before, after))
     }
 
-    /// As [`Self::dismiss`], with the export off meanwhile, since a list alone cuts no connection.
-    pub(super) fn fence(&self, before: &Export, after: &Export) -> String {
-        let (ours, strangers) = (self.ours_or_stop(), strangers_or_go_on(before));
-        format!("{ours}; {strangers}; {}; {}; {SHOW}", set_switch("no"), set(after))
+    /// As [`Self::dismiss`], with the export off meanwhile.
+    pub(super) fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Call {
+        let body = if is_off(after) { bodies::SHUT } else { bodies::FENCE };
+        call("fence", body, self.letting_in(id, before, after))
     }
 
-    /// Removes disk and subvolume, as far as they are there and ours, and unless hosts are let in by name.
-    ///
-    /// A flat image of the Go driver, `/<pool>/…/<id>.img`, is removed as a file, since its disk leaves it behind. A
-    /// subvolume goes only if there is nothing but our image in it, which is looked at before the first effect.
-    pub(super) fn delete(&self) -> String {
-        let (pool, id) = (literally(self.pool.as_str()), literally(self.id.as_str()));
-        let fs = quote(self.pool.as_str());
-        let image = quote(self.image());
-        let flat = quote(format!("^/{pool}/(.+/)?{id}[.]img$"));
-        let files = format!(
-            "[:len [/file find name~{}]]>[:len [/file find name={}]]",
-            quote(format!("^{pool}/{id}/")),
-            quote(self.image_file()),
-        );
-        let disks = format!("[:len [/disk find file-path~{}]]>0", quote(format!("^/{pool}/{id}/")));
-        format!(
-            ":if ({files}) do={{{other_files}}}; \
-             :if ([:len [/disk find slot=$volume]]>0) do={{{ours}; {strangers}; \
-             :local path [/disk get $ours file-path]; :local image {image}; \
-             :if ($path!=$image && !($path~{flat})) do={{{not_a_volume}}}; \
-             /disk remove $ours; \
-             :if ($path!=$image) do={{/file remove [/file find name=[:pick $path 1 [:len $path]]]}}}}; \
-             :local subvolume [/disk/btrfs/subvolume find fs={fs} name=$volume]; \
-             :if ([:len $subvolume]>0) do={{\
-             :if ({disks}) do={{{other_files}}}; \
-             /disk/btrfs/subvolume remove $subvolume}}",
-            ours = self.ours_or_stop(),
-            strangers = strangers_or_go_on(&Export::Off),
-            not_a_volume = Mark::NotAVolume.stop(),
-            other_files = Mark::OtherFiles.stop(),
-        )
+    pub(super) fn take_snapshot(&self, wanted: &WantedSnapshot) -> Call {
+        let now = wanted.now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let arguments = self.of(&wanted.source).text("snap", wanted.id.slot()).number("now", now);
+        let call = call("take", bodies::TAKE, arguments);
+        Call { about: wanted.id.to_string(), ..call }
     }
 
-    /// The call that runs these statements with the id in `$volume`.
-    pub(super) fn call(&self, name: &'static str, statements: String) -> Call {
-        Call {
-            name,
-            body: statements.into(),
-            arguments: format!("volume={}", quote(self.id.as_str())),
-            answer_limit: LONGEST_ANSWER,
-            about: self.id.to_string(),
-        }
+    pub(super) fn snapshot(&self, id: &SnapshotId) -> Call {
+        call("snapshot", bodies::LOOK_AT_SNAPSHOT, self.of_snapshot(id))
     }
 
-    /// Leaves the disk in `$ours`, or stops. A disk without a comment counts as ours: the Go driver wrote none.
-    fn ours_or_stop(&self) -> String {
-        let nqn = quote(self.nqn.as_str());
-        let below = quote(format!("^/{}/", literally(self.pool.as_str())));
-        let owned = quote("^rds-csi:");
-        let by_us = quote(format!("^{}( |$)", literally(&self.owner())));
-        format!(
-            ":if ([:len [/disk find slot=$volume]]=0) do={{{missing}}}; \
-             :local ours [/disk find slot=$volume type=\"file\" nvme-tcp-server-nqn={nqn} file-path~{below}]; \
-             :if ([:len $ours]=0) do={{{not_a_volume}}}; \
-             :if ([:len [/disk find slot=$volume comment~{owned}]]>[:len [/disk find slot=$volume comment~{by_us}]]) \
-             do={{{other_cluster}}}",
-            missing = Mark::Missing.stop(),
-            not_a_volume = Mark::NotAVolume.stop(),
-            other_cluster = Mark::OtherCluster.stop(),
-        )
+    pub(super) fn delete_snapshot(&self, id: &SnapshotId) -> Call {
+        call("discard", bodies::DELETE_SNAPSHOT, self.of_snapshot(id).text("cluster", self.cluster.as_str()))
+    }
+
+    pub(super) fn inventory(&self) -> Call {
+        let arguments = Arguments::about("everything").text("pool", self.pool.as_str());
+        Call { answer_limit: LONGEST_INVENTORY, ..call("inventory", bodies::INVENTORY, arguments) }
+    }
+
+    pub(super) fn capacity(&self) -> Call {
+        let arguments = Arguments::about("the pool").text("pool", self.pool.as_str());
+        call("capacity", bodies::CAPACITY, arguments)
+    }
+
+    fn of(&self, id: &VolumeId) -> Arguments {
+        Arguments::of(id).text("pool", self.pool.as_str()).text("cluster", self.cluster.as_str())
+    }
+
+    fn of_snapshot(&self, id: &SnapshotId) -> Arguments {
+        Arguments::about(id.as_str()).text("pool", self.pool.as_str()).text("snap", id.slot())
+    }
+
+    fn letting_in(&self, id: &VolumeId, before: &Export, after: &Export) -> Arguments {
+        self.of(id).text("known", known(before)).text("hosts", host_list(after))
     }
 }
 
-/// The property that names the hosts that may connect; empty, all may.
-const LIST: &str = "nvme-tcp-server-allow-host-name";
+/// What is in the volume's slot, whatever it is.
+pub(super) fn look(id: &VolumeId) -> Call {
+    call("look", bodies::LOOK, Arguments::of(id))
+}
 
-/// Finds the disk if it is exported.
-const EXPORTED: &str = "/disk find slot=$volume nvme-tcp-export=yes";
+fn call(name: &'static str, body: &'static str, arguments: Arguments) -> Call {
+    let Arguments { text: arguments, about } = arguments;
+    Call { name, body: body.into(), arguments, answer_limit: LONGEST_ANSWER, about }
+}
 
-/// Stops if the array lets a host in by name that is none of these. Leaves the disk in `$named` if it lets in any by name.
-fn strangers_or_go_on(export: &Export) -> String {
-    let known = match export {
-        Export::Hosts(hosts) if !hosts.is_empty() => {
+/// What a body is called with.
+struct Arguments {
+    text: String,
+    about: String,
+}
+
+impl Arguments {
+    /// About that volume, whose slot is `$volume`.
+    fn of(id: &VolumeId) -> Self {
+        Self::about(id.as_str()).text("volume", id.slot())
+    }
+
+    fn about(about: &str) -> Self {
+        Self { text: String::new(), about: about.into() }
+    }
+
+    fn text<'a>(self, name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
+        self.put(name, quote(value))
+    }
+
+    fn number(self, name: &'static str, value: u64) -> Self {
+        self.put(name, value)
+    }
+
+    fn put(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        let space = if self.text.is_empty() { "" } else { " " };
+        write!(self.text, "{space}{name}={value}").expect("a string takes all");
+        self
+    }
+}
+
+/// Whether it is a name as the Go driver made them, `pvc-<uuid>`: nobody else's file has one.
+pub(super) fn is_of_go(slot: &str) -> bool {
+    let uuid = slot.strip_prefix("pvc-").filter(|uuid| uuid.len() == 36);
+    uuid.is_some_and(|uuid| uuid::Uuid::try_parse(uuid).is_ok())
+}
+
+/// A regular expression for lists of hosts that name none but these.
+fn known(export: &Export) -> String {
+    match export.normal() {
+        Export::Hosts(hosts) => {
             let hosts: Vec<_> = hosts.iter().map(|host| literally(host.as_str())).collect();
-            let known = format!("^(({})(, *|$))*$", hosts.join("|"));
-            format!("[:len [{EXPORTED} {LIST}~{}]]", quote(known))
+            format!("^(({})(, *|$))*$", hosts.join("|"))
         }
-        Export::Hosts(_) | Export::Off => "0".into(),
+        Export::Off => "^$".into(),
         // Without a fence nobody is kept from anything.
-        Export::AnyHost => "[:len $named]".into(),
-    };
-    let (any, stop) = (quote("."), Mark::Strangers.stop());
-    format!(":local named [{EXPORTED} {LIST}~{any}]; :if ([:len $named]>{known}) do={{{stop}}}")
-}
-
-/// Sets hosts and switch, where they differ: setting a property to what it is may tear the export down on the device.
-/// The list is set while the export is off, or narrows it before it goes on, so that an empty one lets nobody in.
-fn set(export: &Export) -> String {
-    let hosts = format!(
-        ":local hosts {}; :if ([:len [/disk find slot=$volume nvme-tcp-server-allow-host-name=$hosts]]=0) \
-         do={{/disk set $ours nvme-tcp-server-allow-host-name=$hosts}}",
-        quote(host_list(export))
-    );
-    let switch = set_switch(yes_or_no(export));
-    if is_off(export) { format!("{switch}; {hosts}") } else { format!("{hosts}; {switch}") }
-}
-
-fn set_switch(to: &'static str) -> String {
-    format!(
-        ":if ([:len [/disk find slot=$volume nvme-tcp-export={to}]]=0) do={{/disk set $ours nvme-tcp-export={to}}}"
-    )
+        Export::AnyHost => ".".into(),
+    }
 }
 
 fn is_off(export: &Export) -> bool {

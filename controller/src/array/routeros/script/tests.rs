@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rds_csi_api::{HostNqn, NodeName};
 
 use super::*;
-use crate::array::KubeName;
+use crate::array::{Digest, KubeName, Label};
 
 /// A line without its strings' contents: what RouterOS would run. Panics where a string does not end.
 fn structure(line: &str) -> String {
@@ -35,48 +35,157 @@ fn hosts(count: usize) -> Export {
     Export::to_hosts((0..count).map(|n| HostNqn::of(&format!("worker-{n}").parse::<NodeName>().unwrap())))
 }
 
-fn lines(id: &str, cluster: &str, label: &Label, export: &Export) -> [String; 6] {
-    let (id, cluster): (VolumeId, ClusterId) = (id.parse().unwrap(), cluster.parse().unwrap());
-    let (pool, nqn) = ("storage-pool".parse().unwrap(), Nqn::of_volume(&id));
-    let place = Place { pool: &pool, cluster: &cluster, id: &id, nqn: &nqn };
-    [
-        SHOW.into(),
-        place.create(Bytes::gib(1), 4420, export, label),
-        place.admit(export),
-        place.dismiss(export, export),
-        place.fence(export, export),
-        place.delete(),
+/// The largest size that RouterOS has numbers for.
+const LARGEST: u64 = i64::MAX as u64;
+
+/// Everything that is ever asked, with these names in it.
+fn calls(id: &VolumeId, pool: &str, cluster: &str, label: &Label, export: &Export) -> Vec<Call> {
+    let (pool, cluster) = (pool.parse().unwrap(), cluster.parse().unwrap());
+    let place = Place { pool: &pool, cluster: &cluster };
+    let unique = &id.slot()[id.slot().len().saturating_sub(26)..];
+    let snapshot: SnapshotId = format!("snap-{unique}").parse().unwrap();
+    let (least, most) = (Some(Bytes::new(LARGEST)), Some(Bytes::new(LARGEST)));
+    let wanted = |content| Wanted {
+        id: id.clone(),
+        content,
+        port: 65535,
+        // When a volume is made nobody is let in by name.
+        export: if export.normal() == Export::Off { Export::Off } else { Export::AnyHost },
+        parameters: Digest::of([]),
+        label: label.clone(),
+    };
+    let copy = |source| wanted(Content::CopyOf { source, least, most });
+    let taking = WantedSnapshot {
+        id: snapshot.clone(),
+        source: id.clone(),
+        now: UNIX_EPOCH + std::time::Duration::from_secs(9_999_999_999),
+    };
+    let policy = "86400,86400,86400,86400".parse().unwrap();
+    vec![
+        look(id),
+        place.create(&wanted(Content::Empty(Bytes::new(LARGEST)))),
+        place.create(&copy(Source::Snapshot(snapshot.clone()))),
+        place.create(&copy(Source::Volume(id.clone()))),
+        place.create(&wanted(Content::CopyOf {
+            source: Source::Volume(id.clone()),
+            least: None,
+            most: None,
+        })),
+        place.create(&wanted(Content::CopyOf {
+            source: Source::Snapshot(snapshot.clone()),
+            least,
+            most: None,
+        })),
+        place.take_back(&wanted(Content::Empty(Bytes::gib(1)))),
+        place.expand(id, Bytes::new(LARGEST)),
+        place.modify(id, &policy),
+        place.delete(id),
+        place.admit(id, export),
+        place.dismiss(id, export, export),
+        place.dismiss(id, &Export::AnyHost, export),
+        place.fence(id, export, export),
+        place.take_snapshot(&taking),
+        place.snapshot(&snapshot),
+        place.delete_snapshot(&snapshot),
+        place.inventory(),
+        place.capacity(),
     ]
-    .map(|statements| place.call("operation", statements).line())
+}
+
+/// The names that this driver gives, in a pool and a cluster and for a claim with ordinary ones.
+fn ordinary() -> Vec<Call> {
+    let name = |text| Some(KubeName::parse("name", text).unwrap());
+    let label = Label {
+        pv: name("pvc-123e4567-e89b-12d3-a456-426614174000"),
+        namespace: name("shop"),
+        pvc: name("data-postgres-0"),
+    };
+    let id = "pvc-ci7ekz7itmjnhjcwijtbif2aaa".parse().unwrap();
+    calls(&id, "storage-pool", "production", &label, &hosts(1))
 }
 
 #[test]
-fn every_line_is_one_line_of_less_than_two_kilobytes() {
-    let longest = "x".repeat(63);
+fn every_call_alone_is_one_line_that_the_array_takes() {
+    let (pool, cluster) = ("x".repeat(32), "x".repeat(36));
     let name = |length| Some(KubeName::parse("name", &"y".repeat(length)).unwrap());
     let label = Label { pv: name(253), namespace: name(63), pvc: name(253) };
-    let [show, create, ..] = lines(&longest, &longest, &label, &hosts(2));
-    let [_, _, changes @ ..] = lines(&longest, &longest, &label, &hosts(4));
-    for line in [show, create].into_iter().chain(changes) {
-        assert!(line.len() < 2048 && !line.contains(['\n', '\r']), "{} bytes: {line}", line.len());
+    let id = format!("pvc-{}", "7".repeat(26)).parse().unwrap();
+    let of_go: VolumeId = "pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
+    for id in [id, VolumeId::clone(&of_go)] {
+        // Nothing is made any more under the name of one of the Go driver's.
+        let is_made = |call: &Call| matches!(call.name, "create" | "restore" | "clone" | "undo");
+        for call in calls(&id, &pool, &cluster, &label, &hosts(2)) {
+            if id == of_go && is_made(&call) {
+                continue;
+            }
+            let line = call.line();
+            assert!(line.len() <= 2048 && line.is_ascii(), "{}: {} bytes: {line}", call.name, line.len());
+            assert!(!line.contains(['\n', '\r', '\t']), "{line}");
+        }
     }
 }
 
 #[test]
-fn a_create_line_reads_as_it_should() {
-    let [_, create, ..] = lines("pvc-a", "blue", &Label::default(), &Export::Off);
-    assert!(create.contains(
-        "/disk add type=file file-path=\"/storage-pool/pvc-a/disk.img\" file-size=1073741824 slot=$volume \
-         mount-filesystem=no nvme-tcp-server-port=4420 nvme-tcp-server-nqn=\"nqn.2000-02.com.mikrotik:pvc-a\" \
-         nvme-tcp-server-allow-host-name=\"\" nvme-tcp-export=no comment=\"rds-csi:blue\""
-    ));
+fn an_ordinary_call_leaves_room_for_others() {
+    for call in ordinary() {
+        let line = call.line();
+        assert!(line.len() <= 1950, "{}: {} bytes: {line}", call.name, line.len());
+        assert!(
+            call.arguments.len() <= 430,
+            "{}: {} bytes: {}",
+            call.name,
+            call.arguments.len(),
+            call.arguments
+        );
+    }
+}
+
+#[test]
+fn bodies_name_the_export_as_everybody_does() {
+    let id: VolumeId = "pvc-a".parse().unwrap();
+    let nqn = fragments::nqn!().trim_matches('"').replace("$volume", id.slot());
+    assert_eq!(nqn, rds_csi_api::Nqn::of_volume(&id).as_str());
+}
+
+#[test]
+fn a_create_is_called_as_it_should_be() {
+    let create = &ordinary()[1];
+    assert_eq!(&*create.body, bodies::CREATE);
+    assert_eq!(
+        create.arguments,
+        "volume=\"pvc-ci7ekz7itmjnhjcwijtbif2aaa\" pool=\"storage-pool\" \
+             tcp=65535 hosts=\"\" switch=\"yes\" \
+             note=\"rds-csi:production params=c66e7f43 pv=pvc-123e4567-e89b-12d3-a456-426614174000 \
+             pvc=shop/data-postgres-0\" bytes=9223372036854775807"
+    );
 }
 
 #[test]
 fn no_host_at_all_never_means_every_host() {
-    let nobody = Export::Hosts(BTreeSet::new());
-    for line in &lines("pvc-a", "blue", &Label::default(), &nobody)[1..5] {
-        assert!(!line.contains("set $ours nvme-tcp-export=yes"), "{line}");
+    let (id, nobody) = ("pvc-a".parse().unwrap(), Export::Hosts(BTreeSet::new()));
+    for call in calls(&id, "storage-pool", "blue", &Label::default(), &nobody) {
+        let line = call.line();
+        assert!(!line.contains("nvme-tcp-export=yes}") && !line.contains("switch=\"yes\""), "{line}");
+    }
+}
+
+/// Names in regular expressions that are put together in a body mean themselves.
+#[test]
+fn pools_and_clusters_hold_nothing_that_an_expression_takes_for_more() {
+    let anything = (0..=127_u8).map(char::from).filter(|c| format!("a{c}").parse::<Pool>().is_ok());
+    for c in anything {
+        assert_eq!(literally(&c.to_string()), c.to_string());
+        assert!(format!("a{c}").parse::<ClusterId>().is_ok());
+    }
+}
+
+#[test]
+fn only_the_go_drivers_names_are_looked_for_among_files() {
+    assert!(is_of_go("pvc-123e4567-e89b-12d3-a456-426614174000"));
+    for slot in
+        ["pvc-ci7ekz7itmjnhjcwijtbif2aaa", "backup", "pvc-123e4567e89b12d3a456426614174000", "pvc-", ""]
+    {
+        assert!(!is_of_go(slot), "{slot}");
     }
 }
 
@@ -95,19 +204,24 @@ proptest! {
     #[test]
     fn no_name_can_add_a_command(
         id in "[A-Za-z0-9]([._-]?[A-Za-z0-9]){0,30}",
-        cluster in "[A-Za-z0-9][A-Za-z0-9_-]{0,62}",
+        pool in "[A-Za-z0-9][A-Za-z0-9_-]{0,31}",
+        cluster in "[A-Za-z0-9][A-Za-z0-9_-]{0,35}",
         pv in proptest::option::of("[a-z0-9.-]{1,253}"),
         holders in 1_usize..3,
     ) {
         let label = Label { pv: pv.map(|name| KubeName::parse("pv", &name).unwrap()), ..Label::default() };
-        let plain = lines("pvc-a", "blue", &Label::default(), &hosts(1)).map(|line| structure(&line));
-        let strange = lines(&id, &cluster, &label, &hosts(holders)).map(|line| structure(&line));
-        prop_assert_eq!(plain, strange);
+        let plain = calls(&"pvc-a".parse().unwrap(), "storage-pool", "blue", &Label::default(), &hosts(1));
+        let strange = calls(&id.parse().unwrap(), &pool, &cluster, &label, &hosts(holders));
+        for (plain, strange) in plain.iter().zip(&strange) {
+            prop_assert_eq!(&plain.body, &strange.body);
+            prop_assert_eq!(structure(&plain.arguments), structure(&strange.arguments));
+        }
     }
 
     #[test]
     fn whatever_is_no_name_gets_nowhere(text in "\\PC*[\"$\\[\\];{}\\\\ ?]\\PC*") {
         prop_assert!(text.parse::<VolumeId>().is_err());
+        prop_assert!(text.parse::<SnapshotId>().is_err());
         prop_assert!(text.parse::<ClusterId>().is_err());
         prop_assert!(text.parse::<Pool>().is_err());
     }
