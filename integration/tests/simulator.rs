@@ -12,6 +12,8 @@ mod faults;
 mod preflight;
 #[path = "simulator/program.rs"]
 mod program;
+#[path = "simulator/samples.rs"]
+mod samples;
 #[path = "simulator/sessions.rs"]
 mod sessions;
 #[path = "simulator/volumes.rs"]

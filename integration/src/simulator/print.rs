@@ -1,11 +1,15 @@
 //! `print` for people, with what makes it unfit for programs: a legend even when nothing follows, lines
 //! broken at 80 columns inside values, digits in groups, 1 GiB as `1024.0MiB`.
 
+mod flags;
+
 use std::fmt::Write;
 
 use super::device::Item;
 use super::menus::{Menu, Shape};
 use super::script::Value;
+
+use flags::Flags;
 
 const WIDTH: usize = 80;
 
@@ -16,14 +20,25 @@ pub(super) fn for_people(menu: Menu, items: &[Item], detail: bool) -> String {
         let properties = items.iter().flat_map(Item::properties);
         lines.extend(properties.map(|(name, value)| format!("{name:>20}: {value}")));
     } else {
-        lines.extend(legend(menu).map(str::to_owned));
+        let flags = Flags::of(menu, items);
+        lines.extend(flags.legend());
         if detail {
-            lines.extend(items.iter().enumerate().flat_map(|(number, item)| details(menu, number, item)));
+            for (number, item) in items.iter().enumerate() {
+                if number > 0 {
+                    lines.push(String::new());
+                }
+                lines.extend(details(&flags, &format!("{number:>0$}", width(items)), item));
+            }
         } else {
-            lines.extend(columns(menu, items));
+            lines.extend(columns(menu, &flags, items));
         }
     }
     lines.iter().fold(String::new(), |text, line| text + line.trim_end() + "\r\n")
+}
+
+/// How wide the numbers of the items are.
+fn width(items: &[Item]) -> usize {
+    items.len().saturating_sub(1).to_string().len()
 }
 
 /// `monitor-traffic`: rates in bits. Nothing here measures them.
@@ -32,56 +47,21 @@ pub(super) fn traffic(item: &Item) -> String {
     format!("          slot: {slot}\r\n     read-rate: 0bps\r\n    write-rate: 0bps\r\n")
 }
 
-fn legend(menu: Menu) -> Option<&'static str> {
-    match menu {
-        Menu::Disk => Some("Flags: B - BLOCK-DEVICE; M - MOUNTED, F - FORMATTING; t - NVME-TCP-EXPORT"),
-        Menu::Subvolume => Some("Flags: S - SNAPSHOT; r - READ-ONLY; D - DEAD; M - MOUNTED"),
-        Menu::Service => Some("Flags: X - DISABLED, I - INVALID"),
-        Menu::Package => Some("Flags: X - DISABLED, A - AVAILABLE"),
-        Menu::User => Some("Flags: X - DISABLED, E - EXPIRED"),
-        Menu::AddressList => Some("Flags: X - DISABLED, D - DYNAMIC"),
-        Menu::Raw => Some("Flags: X - DISABLED, I - INVALID; D - DYNAMIC"),
-        Menu::File | Menu::Filesystem | Menu::Connection | Menu::Identity | Menu::Resource | Menu::Group => {
-            None
-        }
-    }
-}
-
-fn flags(menu: Menu, item: &Item) -> String {
-    let known: &[(&str, char)] = match menu {
-        Menu::Disk => &[("block-device", 'B'), ("mounted", 'M'), ("nvme-tcp-export", 't')],
-        Menu::Subvolume => &[("snapshot", 'S'), ("read-only", 'r')],
-        Menu::AddressList | Menu::Raw => &[("disabled", 'X'), ("dynamic", 'D')],
-        Menu::Service | Menu::Package | Menu::User => &[("disabled", 'X')],
-        Menu::File | Menu::Filesystem | Menu::Connection | Menu::Identity | Menu::Resource | Menu::Group => {
-            &[]
-        }
-    };
-    let set = |property: &str| item.property(property) == Some(Value::Bool(true));
-    known.iter().map(|(property, flag)| if set(property) { *flag } else { ' ' }).collect()
-}
-
-/// Flags have a place of their own and are no properties in this view.
-fn is_flag(menu: Menu, property: &str) -> bool {
-    match menu {
-        Menu::Disk => matches!(property, "block-device" | "mounted"),
-        Menu::Subvolume => property == "snapshot",
-        _ => matches!(property, "disabled" | "dynamic" | "invalid" | "expired"),
-    }
-}
-
-fn details(menu: Menu, number: usize, item: &Item) -> Vec<String> {
-    let mut text = format!("{number:>2} {} ", flags(menu, item));
-    let indent = text.len();
+fn details(flags: &Flags, number: &str, item: &Item) -> Vec<String> {
+    let mut text = format!("{number} {} ", flags.shown(item));
+    let indent = text.chars().count();
+    let mut lines = Vec::new();
     if let Some(comment) = item.property("comment").filter(|comment| comment.length() > 0) {
-        let _ = write!(text, ";;; {comment} ");
+        lines.push(format!("{text};;; {comment}"));
+        text = " ".repeat(indent);
     }
     for (name, value) in item.properties() {
-        if *name != "comment" && !is_flag(menu, name) {
+        if *name != "comment" && !flags.holds(name) {
             let _ = write!(text, "{name}={} ", shown(name, value));
         }
     }
-    wrapped(text.trim_end(), indent)
+    lines.extend(wrapped(text.trim_end(), indent));
+    lines
 }
 
 /// Breaks at the last space that fits, be it inside a value, and in the middle of what is longer than a line.
@@ -98,9 +78,9 @@ fn wrapped(text: &str, indent: usize) -> Vec<String> {
     lines
 }
 
-fn columns(menu: Menu, items: &[Item]) -> Vec<String> {
+fn columns(menu: Menu, flags: &Flags, items: &[Item]) -> Vec<String> {
     let names: &[&str] = match menu {
-        Menu::Disk => &["slot", "type", "size", "mount-point", "file-path"],
+        Menu::Disk => &["slot", "model", "size", "free", "fs", "mount-point"],
         Menu::Subvolume => &["name", "fs", "parent", "creation-time"],
         Menu::File => &["name", "type", "size", "last-modified"],
         Menu::Filesystem => &["label", "present-devs"],
@@ -113,38 +93,50 @@ fn columns(menu: Menu, items: &[Item]) -> Vec<String> {
         Menu::Connection => &["protocol", "src-address", "dst-address", "tcp-state", "timeout"],
         Menu::Identity | Menu::Resource => &[],
     };
-    if items.is_empty() {
+    let cell = |item: &Item, name: &str| match (menu, item.property(name).unwrap_or(Value::Nothing)) {
+        (Menu::File, value @ Value::Number(_)) => quantity(&value),
+        (_, value @ Value::Number(_)) if matches!(name, "size" | "free") => grouped(&value),
+        (_, value) => value.to_string(),
+    };
+    // A column that is empty for all is not shown.
+    let filled = |name: &&&str| items.iter().any(|item| !cell(item, name).is_empty());
+    let names: Vec<&str> = names.iter().filter(filled).copied().collect();
+    if names.is_empty() {
         return Vec::new();
     }
-    let heads: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
-    let mut rows = vec![std::iter::once("#".to_owned()).chain(heads.clone()).collect::<Vec<_>>()];
-    for (number, item) in items.iter().enumerate() {
-        let cell = |name: &&str| {
-            let value = item.property(name).unwrap_or(Value::Nothing);
-            if *name == "size" { quantity(&value) } else { value.to_string() }
-        };
-        let first = format!("{number} {}", flags(menu, item));
-        rows.push(std::iter::once(first).chain(names.iter().map(cell)).collect());
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..=names.len()).map(width).collect();
-    let mut lines = vec![format!("Columns: {}", heads.join(", "))];
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        lines.push(cells.collect::<Vec<_>>().join("  "));
+    let blank = " ".repeat(width(items) + flags.width() + 1);
+    let head = (format!("#{blank}"), names.iter().map(|name| name.to_uppercase()).collect());
+    let row = |(number, item): (usize, &Item)| {
+        let start = format!("{number:>0$} {1} ", width(items), flags.shown(item));
+        (start, names.iter().map(|name| cell(item, name)).collect())
+    };
+    let rows: Vec<(String, Vec<String>)> =
+        std::iter::once(head).chain(items.iter().enumerate().map(row)).collect();
+    let widest =
+        |column: usize| rows.iter().map(|(_, cells)| cells[column].chars().count()).max().unwrap_or(0);
+    let mut lines = vec![format!("Columns: {}", rows[0].1.join(", "))];
+    for (start, cells) in &rows {
+        let cells = cells.iter().enumerate().map(|(column, cell)| match names[column] {
+            "size" | "free" => format!("{cell:>0$}", widest(column)),
+            _ => format!("{cell:<0$}", widest(column)),
+        });
+        lines.push(start.clone() + &cells.collect::<Vec<_>>().join("  "));
     }
     lines
 }
 
 fn shown(name: &str, value: &Value) -> String {
-    const WORDS: [&str; 8] =
-        ["type", "fs", "file-path", "raid-master", "media-interface", "mount-point", "fs-label", "snapshot"];
+    const WORDS: [&str; 6] = ["type", "fs", "file-path", "raid-master", "media-interface", "policy"];
     match value {
         Value::Bool(truth) => if *truth { "yes" } else { "no" }.to_owned(),
         Value::Number(_) if matches!(name, "size" | "free") => grouped(value),
         Value::Number(_) if name == "file-size" => quantity(value),
         Value::Text(text) if !WORDS.contains(&name) => format!("\"{text}\""),
         Value::Text(text) if text.is_empty() => "-".to_owned(),
+        Value::Array(elements) => {
+            let elements: Vec<String> = elements.iter().map(|(_, element)| element.to_string()).collect();
+            elements.join(",")
+        }
         other => other.to_string(),
     }
 }
@@ -194,10 +186,12 @@ mod tests {
     #[test]
     fn detail_breaks_lines_inside_values() {
         let long = "nqn.2000-02.com.mikrotik:".to_owned() + &"x".repeat(80);
-        let properties = vec![("slot", Value::text("pvc-x")), ("nvme-tcp-server-nqn", Value::text(long))];
+        let exported = ("nvme-tcp-export", Value::Bool(true));
+        let properties =
+            vec![exported, ("slot", Value::text("pvc-x")), ("nvme-tcp-server-nqn", Value::text(long))];
         let text = for_people(Menu::Disk, &[Item::new(ItemId(1), properties)], true);
         let lines: Vec<&str> = text.split("\r\n").collect();
-        assert!(lines[0].starts_with("Flags: B - BLOCK-DEVICE"));
+        assert_eq!(lines[0], "Flags: t - NVME-TCP-EXPORT");
         assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
         assert!(!text.contains(&"x".repeat(80)), "the long value is broken: {text}");
     }

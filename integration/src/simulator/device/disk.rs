@@ -154,14 +154,14 @@ impl FileDisk {
 
 pub(super) fn items(state: &State, pool: &str, dialect: Dialect) -> Result<Vec<Item>, Failure> {
     let files = state.disks.keys().filter_map(|id| item(state, *id, dialect));
-    Ok(std::iter::once(pool_item(state, pool)?).chain(files).collect())
+    Ok(std::iter::once(pool_item(state, pool, dialect)?).chain(files).collect())
 }
 
 /// The disks with this slot.
 pub(super) fn called(state: &State, pool: &str, dialect: Dialect, slot: &str) -> Result<Vec<Item>, Failure> {
     let found = state.disks.iter().filter(|(_, disk)| disk.slot == slot);
     let files = found.filter_map(|(id, _)| item(state, *id, dialect));
-    let pool = if slot == POOL_SLOT { Some(pool_item(state, pool)?) } else { None };
+    let pool = if slot == POOL_SLOT { Some(pool_item(state, pool, dialect)?) } else { None };
     Ok(pool.into_iter().chain(files).collect())
 }
 
@@ -172,25 +172,39 @@ pub(super) fn item(state: &State, id: ItemId, dialect: Dialect) -> Option<Item> 
     Some(disk.item(id, dialect, activity))
 }
 
-fn pool_item(state: &State, pool: &str) -> Result<Item, Failure> {
+fn pool_item(state: &State, pool: &str, dialect: Dialect) -> Result<Item, Failure> {
     let capacity = state.backend.capacity()?;
     Ok(Item::new(
         POOL,
         vec![
             ("type", Value::text("raid")),
             ("slot", Value::text(POOL_SLOT)),
-            ("fs", Value::text("btrfs")),
+            ("slot-default", Value::text("")),
+            ("parent", Value::text("")),
             ("fs-label", Value::text(pool)),
-            ("model", Value::text("RAID")),
+            ("fs", Value::text("btrfs")),
+            ("model", Value::text("RAID1 mirrored")),
             ("size", Value::unsigned(capacity.size)),
             ("free", Value::unsigned(capacity.free)),
-            ("mount-filesystem", Value::Bool(true)),
             ("mount-point", Value::text(pool)),
+            ("mount-filesystem", Value::Bool(true)),
+            ("mount-read-only", Value::Bool(false)),
+            ("compress", Value::Bool(false)),
+            ("sector-size", Value::Number(512)),
+            ("raid-master", Value::text("none")),
+            ("state", Value::text("clean")),
             ("nvme-tcp-export", Value::Bool(false)),
+            ("iscsi-export", Value::Bool(false)),
+            ("nfs-sharing", Value::Bool(false)),
+            ("smb-sharing", Value::Bool(false)),
+            ("media-sharing", Value::Bool(false)),
+            ("media-interface", Value::text("none")),
+            ("swap", Value::Bool(false)),
             ("block-device", Value::Bool(true)),
             ("mounted", Value::Bool(true)),
         ],
-    ))
+    )
+    .with_unset(dialect.unset))
 }
 
 pub(super) fn add(

@@ -57,7 +57,7 @@ impl Parser<'_> {
             Expression::Word(word) => Expression::Literal(Value::Text(word)),
             other => other,
         };
-        self.elements(value, Words::Literals)
+        self.elements(value)
     }
 
     fn unary(&mut self, words: Words) -> Result<Expression> {
@@ -93,22 +93,28 @@ impl Parser<'_> {
             }
             (None, _) => return self.syntax(),
         };
-        self.elements(operand, words)
+        self.elements(operand)
     }
 
     /// `array->key`, as often as it follows.
-    fn elements(&mut self, mut operand: Expression, words: Words) -> Result<Expression> {
+    fn elements(&mut self, mut operand: Expression) -> Result<Expression> {
         for _ in 0..LONGEST_CHAIN {
             if !self.reader.eat("->") {
                 return Ok(operand);
             }
-            let key = match words {
-                Words::Literals => self.nested(|parser| parser.unary(words))?,
-                Words::PropertiesOf(_) => self.value()?,
-            };
+            let key = self.key()?;
             operand = Expression::Operation(Operator::Element, Box::new(operand), Box::new(key));
         }
         self.syntax()
+    }
+
+    /// What stands behind `->`; a key with other than letters and digits needs quotes.
+    fn key(&mut self) -> Result<Expression> {
+        if matches!(self.reader.peek(), Some('"' | '$' | '[' | '(')) {
+            return self.nested(Self::primary);
+        }
+        let word = self.reader.take_while(|c| c.is_ascii_alphanumeric());
+        if word.is_empty() { self.syntax() } else { Ok(Expression::Literal(Value::word(word))) }
     }
 
     /// Anything that shows what it is by its first character.
