@@ -36,7 +36,7 @@ use ssh::{Limits, Server};
 pub use device::{ArrayState, Dialect, FileDisk, Group, InvalidGroup, ListedAddress, Unset};
 pub use faults::{Effect, Fault};
 pub use journal::{CommandLine, Commands};
-pub use script::Numbers;
+pub use script::{Numbers, outline};
 pub use ssh::{Access, keys};
 pub use version::{InvalidVersion, Version};
 

@@ -24,6 +24,8 @@ use outcome::Concerns;
 use script::Place;
 use session::{Call, Session};
 
+#[cfg(any(test, feature = "fake"))]
+pub use script::specimens::{lines, saying};
 pub use session::{Destination, Keeper, Settings};
 
 /// The array.

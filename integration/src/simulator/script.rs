@@ -19,9 +19,23 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 pub(super) use evaluate::run;
 pub(crate) use failure::Failure;
 pub use json::Numbers;
 pub(super) use parse::parse;
 pub(super) use scopes::Globals;
 pub(super) use value::{ItemId, Value};
+
+/// How a line is understood, without the texts in it: two lines with the same outline run the same commands. An error is
+/// what the device would say.
+pub fn outline(line: &str) -> Result<String, String> {
+    static TEXT: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#"Text\("(?:[^"\\]|\\.)*"\)"#).expect("it is an expression"));
+    let script = parse(line, super::menus::Place::default(), super::version::Version::new(7, 21));
+    let understood = format!("{:?}", script.map_err(|error| error.to_string())?);
+    Ok(TEXT.replace_all(&understood, "Text").into_owned())
+}

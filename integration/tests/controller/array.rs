@@ -1,5 +1,8 @@
 //! RouterOS behind the `Array` trait, over the system's ssh: the contract, and what happens when the line is bad.
 
+mod cuts;
+mod smuggling;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 

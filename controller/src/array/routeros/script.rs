@@ -6,6 +6,8 @@
 
 mod bodies;
 mod fragments;
+#[cfg(any(test, feature = "fake"))]
+pub(super) mod specimens;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rds_csi_api::{HostNqn, NodeName};
 
+use super::specimens::calls;
 use super::*;
-use crate::array::{Digest, KubeName, Label};
+use crate::array::{KubeName, Label};
 
 /// A line without its strings' contents: what RouterOS would run. Panics where a string does not end.
 fn structure(line: &str) -> String {
@@ -31,65 +32,12 @@ fn structure(line: &str) -> String {
     structure
 }
 
-fn hosts(count: usize) -> Export {
-    Export::to_hosts((0..count).map(|n| HostNqn::of(&format!("worker-{n}").parse::<NodeName>().unwrap())))
+fn pool() -> Pool {
+    "storage-pool".parse().unwrap()
 }
 
-/// The largest size that RouterOS has numbers for.
-const LARGEST: u64 = i64::MAX as u64;
-
-/// Everything that is ever asked, with these names in it.
-fn calls(id: &VolumeId, pool: &str, cluster: &str, label: &Label, export: &Export) -> Vec<Call> {
-    let (pool, cluster) = (pool.parse().unwrap(), cluster.parse().unwrap());
-    let place = Place { pool: &pool, cluster: &cluster };
-    let unique = &id.slot()[id.slot().len().saturating_sub(26)..];
-    let snapshot: SnapshotId = format!("snap-{unique}").parse().unwrap();
-    let (least, most) = (Some(Bytes::new(LARGEST)), Some(Bytes::new(LARGEST)));
-    let wanted = |content| Wanted {
-        id: id.clone(),
-        content,
-        port: 65535,
-        // When a volume is made nobody is let in by name.
-        export: if export.normal() == Export::Off { Export::Off } else { Export::AnyHost },
-        parameters: Digest::of([]),
-        label: label.clone(),
-    };
-    let copy = |source| wanted(Content::CopyOf { source, least, most });
-    let taking = WantedSnapshot {
-        id: snapshot.clone(),
-        source: id.clone(),
-        now: UNIX_EPOCH + std::time::Duration::from_secs(9_999_999_999),
-    };
-    let policy = "86400,86400,86400,86400".parse().unwrap();
-    vec![
-        look(id),
-        place.create(&wanted(Content::Empty(Bytes::new(LARGEST)))),
-        place.create(&copy(Source::Snapshot(snapshot.clone()))),
-        place.create(&copy(Source::Volume(id.clone()))),
-        place.create(&wanted(Content::CopyOf {
-            source: Source::Volume(id.clone()),
-            least: None,
-            most: None,
-        })),
-        place.create(&wanted(Content::CopyOf {
-            source: Source::Snapshot(snapshot.clone()),
-            least,
-            most: None,
-        })),
-        place.take_back(&wanted(Content::Empty(Bytes::gib(1)))),
-        place.expand(id, Bytes::new(LARGEST)),
-        place.modify(id, &policy),
-        place.delete(id),
-        place.admit(id, export),
-        place.dismiss(id, export, export),
-        place.dismiss(id, &Export::AnyHost, export),
-        place.fence(id, export, export),
-        place.take_snapshot(&taking),
-        place.snapshot(&snapshot),
-        place.delete_snapshot(&snapshot),
-        place.inventory(),
-        place.capacity(),
-    ]
+fn hosts(count: usize) -> Export {
+    Export::to_hosts((0..count).map(|n| HostNqn::of(&format!("worker-{n}").parse::<NodeName>().unwrap())))
 }
 
 /// The names that this driver gives, in a pool and a cluster and for a claim with ordinary ones.
@@ -101,12 +49,12 @@ fn ordinary() -> Vec<Call> {
         pvc: name("data-postgres-0"),
     };
     let id = "pvc-ci7ekz7itmjnhjcwijtbif2aaa".parse().unwrap();
-    calls(&id, "storage-pool", "production", &label, &hosts(1))
+    calls(&id, &pool(), &"production".parse().unwrap(), &label, &hosts(1))
 }
 
 #[test]
 fn every_call_alone_is_one_line_that_the_array_takes() {
-    let (pool, cluster) = ("x".repeat(32), "x".repeat(36));
+    let (pool, cluster) = ("x".repeat(32).parse().unwrap(), "x".repeat(36).parse().unwrap());
     let name = |length| Some(KubeName::parse("name", &"y".repeat(length)).unwrap());
     let label = Label { pv: name(253), namespace: name(63), pvc: name(253) };
     let id = format!("pvc-{}", "7".repeat(26)).parse().unwrap();
@@ -163,7 +111,7 @@ fn a_create_is_called_as_it_should_be() {
 #[test]
 fn no_host_at_all_never_means_every_host() {
     let (id, nobody) = ("pvc-a".parse().unwrap(), Export::Hosts(BTreeSet::new()));
-    for call in calls(&id, "storage-pool", "blue", &Label::default(), &nobody) {
+    for call in calls(&id, &pool(), &"blue".parse().unwrap(), &Label::default(), &nobody) {
         let line = call.line();
         assert!(!line.contains("nvme-tcp-export=yes}") && !line.contains("switch=\"yes\""), "{line}");
     }
@@ -210,8 +158,12 @@ proptest! {
         holders in 1_usize..3,
     ) {
         let label = Label { pv: pv.map(|name| KubeName::parse("pv", &name).unwrap()), ..Label::default() };
-        let plain = calls(&"pvc-a".parse().unwrap(), "storage-pool", "blue", &Label::default(), &hosts(1));
-        let strange = calls(&id.parse().unwrap(), &pool, &cluster, &label, &hosts(holders));
+        let plain = calls(
+            &"pvc-a".parse().unwrap(), &self::pool(), &"blue".parse().unwrap(), &Label::default(), &hosts(1)
+        );
+        let strange = calls(
+            &id.parse().unwrap(), &pool.parse().unwrap(), &cluster.parse().unwrap(), &label, &hosts(holders)
+        );
         for (plain, strange) in plain.iter().zip(&strange) {
             prop_assert_eq!(&plain.body, &strange.body);
             prop_assert_eq!(structure(&plain.arguments), structure(&strange.arguments));

@@ -20,7 +20,7 @@ pub(in crate::array::routeros) struct Call {
     pub(in crate::array::routeros) about: String,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fake"))]
 impl Call {
     /// The line that this call alone is sent in.
     pub(in crate::array::routeros) fn line(&self) -> String {

@@ -1,0 +1,83 @@
+//! Everything that is ever asked, for whoever proves that no name in it changes what is run.
+
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "for tests only")]
+
+use std::time::UNIX_EPOCH;
+
+use rds_csi_api::{Bytes, SnapshotId, VolumeId};
+
+use super::{Arguments, Call, Place, call, look};
+use crate::array::{ClusterId, Content, Digest, Export, Label, Pool, Source, Wanted, WantedSnapshot};
+
+/// Each as the line that it alone is sent in.
+pub fn lines(id: &VolumeId, pool: &Pool, cluster: &ClusterId, label: &Label, export: &Export) -> Vec<String> {
+    calls(id, pool, cluster, label, export).iter().map(Call::line).collect()
+}
+
+/// A line that prints a text, whatever that holds.
+pub fn saying(text: &str) -> String {
+    let arguments = Arguments::about("a text").text("text", text);
+    call("say", ":put $text", arguments).line()
+}
+
+/// The largest size that RouterOS has numbers for.
+const LARGEST: u64 = i64::MAX.unsigned_abs();
+
+/// Everything that is ever asked, with these names in it.
+pub(super) fn calls(
+    id: &VolumeId,
+    pool: &Pool,
+    cluster: &ClusterId,
+    label: &Label,
+    export: &Export,
+) -> Vec<Call> {
+    let place = Place { pool, cluster };
+    let unique = &id.slot()[id.slot().len().saturating_sub(26)..];
+    let snapshot: SnapshotId = format!("snap-{unique}").parse().unwrap();
+    let (least, most) = (Some(Bytes::new(LARGEST)), Some(Bytes::new(LARGEST)));
+    let wanted = |content| Wanted {
+        id: id.clone(),
+        content,
+        port: 65535,
+        // When a volume is made nobody is let in by name.
+        export: if export.normal() == Export::Off { Export::Off } else { Export::AnyHost },
+        parameters: Digest::of([]),
+        label: label.clone(),
+    };
+    let copy = |source| wanted(Content::CopyOf { source, least, most });
+    let taking = WantedSnapshot {
+        id: snapshot.clone(),
+        source: id.clone(),
+        now: UNIX_EPOCH + std::time::Duration::from_secs(9_999_999_999),
+    };
+    let policy = "86400,86400,86400,86400".parse().unwrap();
+    vec![
+        look(id),
+        place.create(&wanted(Content::Empty(Bytes::new(LARGEST)))),
+        place.create(&copy(Source::Snapshot(snapshot.clone()))),
+        place.create(&copy(Source::Volume(id.clone()))),
+        place.create(&wanted(Content::CopyOf {
+            source: Source::Volume(id.clone()),
+            least: None,
+            most: None,
+        })),
+        place.create(&wanted(Content::CopyOf {
+            source: Source::Snapshot(snapshot.clone()),
+            least,
+            most: None,
+        })),
+        place.take_back(&wanted(Content::Empty(Bytes::gib(1)))),
+        place.expand(id, Bytes::new(LARGEST)),
+        place.modify(id, &policy),
+        place.delete(id),
+        place.admit(id, export),
+        place.dismiss(id, export, export),
+        place.dismiss(id, &Export::AnyHost, export),
+        place.fence(id, export, export),
+        place.take_snapshot(&taking),
+        place.snapshot(&snapshot),
+        place.delete_snapshot(&snapshot),
+        place.inventory(),
+        place.capacity(),
+    ]
+}
