@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rds_csi_api::csi;
 use rds_csi_api::csi::node_client::NodeClient;
+use rds_csi_api::csi::volume_content_source as content_source;
 use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 use tonic::{Code, Status};
@@ -117,19 +118,68 @@ impl<'rig> Driver<'rig> {
         capability: csi::VolumeCapability,
         size: u64,
     ) -> Result<Volume, Status> {
+        self.create_from(name, None, capability, size).await
+    }
+
+    async fn create_from(
+        &self,
+        name: &str,
+        source: Option<content_source::Type>,
+        capability: csi::VolumeCapability,
+        size: u64,
+    ) -> Result<Volume, Status> {
         let request = csi::CreateVolumeRequest {
             name: name.into(),
-            capacity_range: Some(csi::CapacityRange {
-                required_bytes: i64::try_from(size).unwrap_or(i64::MAX),
-                limit_bytes: 0,
-            }),
+            capacity_range: Some(at_least(size)),
             volume_capabilities: vec![capability.clone()],
+            volume_content_source: source.map(|source| csi::VolumeContentSource { r#type: Some(source) }),
             ..csi::CreateVolumeRequest::default()
         };
         let created = self.controller.csi().create_volume(request).await?.into_inner();
         let volume =
             created.volume.ok_or_else(|| Status::internal("CreateVolume answered without a volume"))?;
         Ok(Volume { id: volume.volume_id, size, context: volume.volume_context, capability })
+    }
+
+    /// Creates a volume with the content of another or of a snapshot, used as `like`.
+    pub async fn copy(
+        &self,
+        name: &str,
+        source: content_source::Type,
+        like: &Volume,
+        size: u64,
+    ) -> Result<Volume, Status> {
+        self.create_from(name, Some(source), like.capability.clone(), size).await
+    }
+
+    /// Takes a snapshot, as the snapshotter does, and returns its id.
+    pub async fn snapshot(&self, name: &str, volume: &Volume) -> Result<String, Status> {
+        let request = csi::CreateSnapshotRequest {
+            source_volume_id: volume.id.clone(),
+            name: name.into(),
+            ..Default::default()
+        };
+        let taken = self.controller.csi().create_snapshot(request).await?.into_inner().snapshot;
+        let taken = taken.ok_or_else(|| Status::internal("CreateSnapshot answered without a snapshot"))?;
+        Ok(taken.snapshot_id)
+    }
+
+    /// Deletes a snapshot.
+    pub async fn delete_snapshot(&self, id: &str) -> Result<(), Status> {
+        let request = csi::DeleteSnapshotRequest { snapshot_id: id.into(), ..Default::default() };
+        self.controller.csi().delete_snapshot(request).await.map(drop)
+    }
+
+    /// ControllerExpandVolume, as the resizer calls it; returns the size that the array answers.
+    pub async fn expand(&self, volume: &Volume, size: u64) -> Result<u64, Status> {
+        let request = csi::ControllerExpandVolumeRequest {
+            volume_id: volume.id.clone(),
+            capacity_range: Some(at_least(size)),
+            volume_capability: Some(volume.capability.clone()),
+            ..Default::default()
+        };
+        let grown = self.controller.csi().controller_expand_volume(request).await?.into_inner();
+        Ok(u64::try_from(grown.capacity_bytes).unwrap_or_default())
     }
 
     /// Deletes a volume.
@@ -205,4 +255,18 @@ impl<'rig> Driver<'rig> {
         let endpoint = Endpoint::from_shared(format!("https://{}", worker.api_address()))?.tls_config(tls)?;
         Ok(NodeAgentClient::new(endpoint.connect_lazy()))
     }
+}
+
+/// The content of a volume.
+pub fn volume_source(volume: &Volume) -> content_source::Type {
+    content_source::Type::Volume(content_source::VolumeSource { volume_id: volume.id.clone() })
+}
+
+/// The content of a snapshot.
+pub fn snapshot_source(id: &str) -> content_source::Type {
+    content_source::Type::Snapshot(content_source::SnapshotSource { snapshot_id: id.into() })
+}
+
+fn at_least(size: u64) -> csi::CapacityRange {
+    csi::CapacityRange { required_bytes: i64::try_from(size).unwrap_or(i64::MAX), limit_bytes: 0 }
 }

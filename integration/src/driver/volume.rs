@@ -122,6 +122,30 @@ impl<'rig> Pod<'rig> {
         node_client(self.worker).node_publish_volume(request).await.map(drop)
     }
 
+    /// NodeExpandVolume, as kubelet calls it for a volume in use; returns the size of the device.
+    pub async fn expand(&self, size: u64) -> Result<u64, Status> {
+        let request = csi::NodeExpandVolumeRequest {
+            volume_id: self.volume.id.clone(),
+            volume_path: self.path(),
+            staging_target_path: self.staging_path(),
+            capacity_range: Some(super::at_least(size)),
+            volume_capability: Some(self.volume.capability.clone()),
+            ..Default::default()
+        };
+        let grown = node_client(self.worker).node_expand_volume(request).await?.into_inner();
+        Ok(u64::try_from(grown.capacity_bytes).unwrap_or_default())
+    }
+
+    /// NodeGetVolumeStats.
+    pub async fn stats(&self) -> Result<csi::NodeGetVolumeStatsResponse, Status> {
+        let request = csi::NodeGetVolumeStatsRequest {
+            volume_id: self.volume.id.clone(),
+            volume_path: self.path(),
+            staging_target_path: self.staging_path(),
+        };
+        Ok(node_client(self.worker).node_get_volume_stats(request).await?.into_inner())
+    }
+
     /// NodeUnpublishVolume.
     pub async fn unpublish(&self) -> Result<(), Status> {
         let request =

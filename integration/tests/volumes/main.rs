@@ -4,6 +4,7 @@ mod agent;
 mod attaching;
 mod data;
 mod failures;
+mod using;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,11 @@ fn main() -> ExitCode {
             "one_trace_tells_of_attaching_staging_and_publishing",
             attaching::one_trace_tells_of_attaching_staging_and_publishing,
         )
+        .test(
+            "a_connection_in_use_follows_another_reconnect_policy",
+            using::a_connection_in_use_follows_another_reconnect_policy,
+        )
+        .test("a_volume_says_how_full_and_how_well_it_is", using::a_volume_says_how_full_and_how_well_it_is)
         .test(
             "a_cable_pulled_for_ten_seconds_loses_nothing",
             failures::a_cable_pulled_for_ten_seconds_loses_nothing,

@@ -221,12 +221,22 @@ pub(super) fn mount(
 ) -> Result<(), Error> {
     let directory =
         at.open_directory()?.ok_or_else(|| Error::system("mount at", at.as_path())(Errno::NOENT))?;
-    let data = CString::new(options.data.join(","))
-        .map_err(|_| Error::system("mount at", at.as_path())(Errno::INVAL))?;
+    let data =
+        CString::new(data(fs, options)).map_err(|_| Error::system("mount at", at.as_path())(Errno::INVAL))?;
     match rustix::mount::mount(device.path(), path_of(&directory), fs.as_str(), options.flags, &*data) {
         Ok(()) => Ok(()),
         Err(error) => Err(not_mounted(device, fs, at.as_path(), options, error)),
     }
+}
+
+/// What the filesystem itself is told. A clone has the UUID of its source, and XFS mounts no UUID twice unless it is told not to
+/// compare them. Nothing is lost by that: which volume a device is, its NQN says.
+fn data(fs: FsType, options: &MountOptions) -> String {
+    let mut words: Vec<_> = options.data.iter().map(String::as_str).collect();
+    if fs == FsType::Xfs && !words.contains(&"nouuid") {
+        words.push("nouuid");
+    }
+    words.join(",")
 }
 
 /// What it means that mount(2) failed.
@@ -376,6 +386,14 @@ mod tests {
         assert_eq!(some.data, ["discard", "logbsize=256k"]);
         let last = MountOptions::parse(&["ro", "noexec", "rw", "exec"]).unwrap();
         assert_eq!(last.flags, MountFlags::empty());
+    }
+
+    #[test]
+    fn lesson_20_a_clone_of_an_xfs_is_mounted_beside_its_source() {
+        let given = |flags: &[&str]| MountOptions::parse(flags).unwrap();
+        assert_eq!(data(FsType::Xfs, &given(&["noatime"])), "nouuid");
+        assert_eq!(data(FsType::Xfs, &given(&["nouuid", "logbsize=256k"])), "nouuid,logbsize=256k");
+        assert_eq!(data(FsType::Ext4, &given(&["discard"])), "discard");
     }
 
     #[test]
