@@ -200,7 +200,7 @@ pub fn expand<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Bytes, E
             }
             Step::Grow(device, fs, staging) => {
                 host.grow(&device, fs, &staging)?;
-                tracing::info!(%device, size = %device.size, fs = fs.as_str(), "the filesystem has grown");
+                tracing::info!(%device, size = %device.size, fs = fs.as_str(), "the filesystem takes all of its device");
                 // The superblock on the device follows in its own time: looking again would see the old size.
                 return Ok(device.size);
             }
