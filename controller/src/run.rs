@@ -48,6 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (prefix, (backends, keepers)) = (arrays.prefix.clone(), backends(arrays));
     registry.register_collector(Box::new(ArrayConnected(backends.clone())));
     nodes.check().await?;
+    let identity = if backends.constrain_topology() { Identity::ByTopology } else { Identity::Everywhere };
     let connected = backends.clone();
     let readiness = move || readiness(&connected);
     let driver = Arc::new(Driver { backends, store: InMemory::default(), nodes, prefix });
@@ -79,7 +80,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         });
     }
     let server = Server::builder()
-        .add_service(IdentityServer::new(Identity))
+        .add_service(IdentityServer::new(identity))
         .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
     tasks.spawn("the CSI server", async move {

@@ -76,6 +76,9 @@ impl<'rig> Driver<'rig> {
                     .collect(),
                 identity: Some(identity.clone()),
                 otlp_endpoint: Some(format!("http://127.0.0.1:{}", collector.port())),
+                cluster: "rig",
+                config: None,
+                flags: vec![],
             },
         )
         .await?;

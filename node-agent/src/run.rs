@@ -79,9 +79,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tasks.shutdown().cancelled_owned(),
         );
     tasks.spawn("the internal API", async move { Ok(agent.await?) });
+    let identity = match topology.to_wire() {
+        Some(_) => Identity::ByTopology,
+        None => Identity::Everywhere,
+    };
     let place = Place { name: node, topology, max_volumes };
     let csi = Server::builder()
-        .add_service(IdentityServer::new(Identity))
+        .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(Node::new(volumes, place, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),

@@ -10,9 +10,14 @@ use crate::csi::{self, identity_server};
 /// serves itself (CSI 1.13, `GetPluginCapabilities`).
 const OFFERED: [Type; 1] = [Type::Service(Service { r#type: service::Type::ControllerService as i32 })];
 
-/// The service.
-#[derive(Debug, Clone, Copy)]
-pub struct Identity;
+/// The service, which differs only in whether every node reaches every volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// It does.
+    Everywhere,
+    /// Volumes are reached by nodes with their labels.
+    ByTopology,
+}
 
 #[tonic::async_trait]
 impl identity_server::Identity for Identity {
@@ -31,8 +36,10 @@ impl identity_server::Identity for Identity {
         &self,
         _: Request<csi::GetPluginCapabilitiesRequest>,
     ) -> Result<Response<csi::GetPluginCapabilitiesResponse>, Status> {
-        let capability = |offered| csi::PluginCapability { r#type: Some(offered) };
-        let capabilities = OFFERED.map(capability).into();
+        let constraints =
+            Type::Service(Service { r#type: service::Type::VolumeAccessibilityConstraints as i32 });
+        let offered = OFFERED.into_iter().chain((*self == Self::ByTopology).then_some(constraints));
+        let capabilities = offered.map(|offered| csi::PluginCapability { r#type: Some(offered) }).collect();
         Ok(Response::new(csi::GetPluginCapabilitiesResponse { capabilities }))
     }
 

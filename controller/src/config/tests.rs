@@ -102,3 +102,12 @@ fn orphans_are_removed_only_where_somebody_knows_what_is_claimed() {
         assert!(error.contains(told), "{error}");
     }
 }
+
+#[test]
+fn every_flag_is_in_the_documents() {
+    use clap::CommandFactory as _;
+    let documents = include_str!("../../../docs/configuration.md");
+    for flag in Args::command().get_arguments().filter_map(clap::Arg::get_long) {
+        assert!(documents.contains(&format!("`--{flag}")), "--{flag} is not in docs/configuration.md");
+    }
+}

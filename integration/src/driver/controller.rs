@@ -41,6 +41,12 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// Where to send spans.
     pub otlp_endpoint: Option<String>,
+    /// Whose volumes are the controller's.
+    pub cluster: &'static str,
+    /// A file of arrays, instead of the one above.
+    pub config: Option<PathBuf>,
+    /// What else stands on its command line.
+    pub flags: Vec<String>,
 }
 
 /// A running controller; it is killed when this is dropped.
@@ -122,22 +128,39 @@ fn socket(folder: &Path) -> PathBuf {
 }
 
 fn arguments(folder: &Path, settings: &Settings) -> Vec<String> {
-    let Settings { array, key, known_hosts, portal, fence, agents, identity, otlp_endpoint } = settings;
+    let Settings {
+        array,
+        key,
+        known_hosts,
+        portal,
+        fence,
+        agents,
+        identity,
+        otlp_endpoint,
+        cluster,
+        config,
+        flags,
+    } = settings;
     let path = |path: &Path| path.display().to_string();
     let mut arguments = vec![
         ("--csi-socket", path(&socket(folder))),
-        ("--array-address", array.ip().to_string()),
-        ("--array-port", array.port().to_string()),
-        ("--array-user", USER.into()),
-        ("--array-key", path(key)),
-        ("--array-known-hosts", path(known_hosts)),
-        ("--pool", "storage-pool".into()),
-        ("--nvme-address", portal.clone()),
-        ("--fence", (*fence).into()),
-        ("--cluster-id", "rig".into()),
+        ("--cluster-id", (*cluster).into()),
         ("--managed-nqn-prefix", MANAGED_NQN_PREFIX.into()),
         ("--admin-listen", "127.0.0.1:0".into()),
     ];
+    arguments.extend(match config {
+        Some(config) => vec![("--config", path(config))],
+        None => vec![
+            ("--array-address", array.ip().to_string()),
+            ("--array-port", array.port().to_string()),
+            ("--array-user", USER.into()),
+            ("--array-key", path(key)),
+            ("--array-known-hosts", path(known_hosts)),
+            ("--pool", "storage-pool".into()),
+            ("--nvme-address", portal.clone()),
+            ("--fence", (*fence).into()),
+        ],
+    });
     arguments.extend(agents.iter().map(|(node, address)| ("--node-agent", format!("{node}={address}"))));
     if let Some(Identity { authority, certificate, key }) = identity {
         arguments.push(("--agent-ca", path(authority)));
@@ -145,5 +168,6 @@ fn arguments(folder: &Path, settings: &Settings) -> Vec<String> {
         arguments.push(("--agent-key", path(key)));
     }
     arguments.extend(otlp_endpoint.iter().map(|endpoint| ("--otlp-endpoint", endpoint.clone())));
-    arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+    let arguments = arguments.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+    arguments.chain(flags.iter().cloned()).collect()
 }

@@ -5,6 +5,8 @@
 mod agent;
 mod array;
 mod attachments;
+mod kubernetes;
+mod orphans;
 mod outages;
 mod volumes;
 mod world;

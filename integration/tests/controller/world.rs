@@ -154,6 +154,17 @@ async fn is_connected(controller: &Controller) {
 
 /// Starts the program, against whatever is at the site.
 pub(crate) async fn controller(site: &Site, change: impl FnOnce(&mut Settings)) -> Controller {
+    controller_in(site, "controller", change).await
+}
+
+/// Starts another one, with a socket of its own.
+pub(crate) async fn controller_beside(site: &Site, change: impl FnOnce(&mut Settings)) -> Controller {
+    let controller = controller_in(site, "controller-2", change).await;
+    is_connected(&controller).await;
+    controller
+}
+
+async fn controller_in(site: &Site, folder: &str, change: impl FnOnce(&mut Settings)) -> Controller {
     let mut settings = Settings {
         array: site.address,
         key: site.key.clone(),
@@ -163,9 +174,12 @@ pub(crate) async fn controller(site: &Site, change: impl FnOnce(&mut Settings)) 
         agents: vec![],
         identity: None,
         otlp_endpoint: None,
+        cluster: "rig",
+        config: None,
+        flags: vec![],
     };
     change(&mut settings);
-    Controller::start(&site.folder.path().join("controller"), &settings).await.unwrap()
+    Controller::start(&site.folder.path().join(folder), &settings).await.unwrap()
 }
 
 /// Runs a line on the array as a person does who is logged in there.
@@ -181,7 +195,7 @@ pub(crate) async fn shell(site: &Site, line: &str) {
 }
 
 /// No ssh is left that used the site's key.
-fn assert_no_ssh(site: &Site) {
+pub(crate) fn assert_no_ssh(site: &Site) {
     let key = site.key.to_str().unwrap();
     let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|process| {
         let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();

@@ -1,6 +1,7 @@
 use rds_csi_api::status::chain;
 
 use super::*;
+use crate::attachments::Fence;
 
 /// Two arrays; the files that they name are there.
 const TWO: &str = "
@@ -128,7 +129,11 @@ fn a_mistake_is_told_with_its_backend_field_value_and_fix() {
             "rack: {}",
             "field topology.topology.rds.csi.srvlab.io/rack: is a group of fields: give a label's",
         ),
-        ("rack: 2", "rack: a b", "field topology: topology value \"a b\" is not valid: give the value"),
+        (
+            "rack: 2",
+            "rack: a b",
+            "field topology: topology \"topology.rds.csi.srvlab.io/rack=a b\" is not valid: give KEY=VALUE",
+        ),
         (
             "default: rack-1",
             "default: rack-3",
@@ -164,4 +169,21 @@ fn one_array_cannot_have_two_names() {
 fn a_field_that_is_given_twice_is_not_silently_the_later_one() {
     let error = told(&TWO.replace("pool: fast", "pool: fast\n    pool: slow")).unwrap_err();
     assert!(error.contains("is not YAML") && error.contains("pool"), "{error}");
+}
+
+#[test]
+fn the_example_in_the_documents_is_read_as_it_stands() {
+    let documents = include_str!("../../../../docs/configuration.md");
+    let (_, example) = documents.split_once("```yaml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    // Only the files are not there.
+    let here = |line: &str| match line.split_once(": /etc/rds-csi/") {
+        Some((field, _)) => format!("{field}: FILE\n"),
+        None => format!("{line}\n"),
+    };
+    let Contents { standard, others } = told(&example.lines().map(here).collect::<String>()).unwrap();
+    let other = &others[&"rack-2".parse().unwrap()];
+    assert_eq!((standard.title.as_str(), standard.fence), ("rack-1", Fence::Acl));
+    assert_eq!((other.pool.as_str(), other.ssh.line_limit, other.fence), ("fast", 4096, Fence::None));
+    assert_eq!(other.topology.to_string(), "topology.rds.csi.srvlab.io/rack=2");
 }
