@@ -1,6 +1,7 @@
 //! RouterOS behind the `Array` trait, over the system's ssh: the contract, and what happens when the line is bad.
 
 mod cuts;
+mod found;
 mod smuggling;
 
 use std::num::NonZeroUsize;
