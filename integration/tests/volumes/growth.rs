@@ -14,7 +14,7 @@ pub(crate) async fn volumes_grow_while_they_are_in_use(rig: &Rig) -> Result<()> 
         for (name, capability, small, large) in [
             ("ext4", filesystem("ext4"), 64 * MIB, 192 * MIB + 4096),
             ("xfs", filesystem("xfs"), 320 * MIB, 512 * MIB),
-            ("block", block(), 32 * MIB, 48 * MIB + 512),
+            ("block", block(), 32 * MIB, 48 * MIB + 4096),
         ] {
             let volume = driver.create(&format!("growing-{name}"), capability, small).await?;
             let pod = driver.attach(&volume, w1).await?;
