@@ -93,6 +93,9 @@ pub struct Wanted {
     pub port: u16,
     /// Who may connect to begin with.
     pub export: Export,
+    /// How it is to be connected to, if not as [`ReconnectPolicy::STANDARD`] has it. It is kept with the volume, since who
+    /// modifies it later is told nothing but the changes.
+    pub reconnect: Option<ReconnectPolicy>,
     /// What else it was asked for with. A repeat with another one is [`Error::Conflict`].
     pub parameters: Digest,
     /// What a person at the array is told about it.
@@ -139,7 +142,7 @@ pub struct Volume {
     pub export: Export,
     /// What it was made of.
     pub source: Option<Source>,
-    /// How it is to be connected to, if that was changed since it was made.
+    /// How it is to be connected to, as [`Wanted::reconnect`] or the last [`Array::modify`] said.
     pub reconnect: Option<ReconnectPolicy>,
     /// Whose it is.
     pub owner: Owner,

@@ -2,7 +2,9 @@
 //!
 //! The id follows from the name, so a repeat finds the volume of the first call, whatever became of its answer.
 
-use rds_csi_api::{Access, Bytes, Capability, Failure, FsType, Kind, VolumeContext, VolumeId};
+use rds_csi_api::{
+    Access, Bytes, Capability, Failure, FsType, Kind, ReconnectPolicy, VolumeContext, VolumeId,
+};
 
 use crate::array::{self, Array, Content, Digest, Export, Volume, Wanted};
 use crate::attachments::Fence;
@@ -112,6 +114,7 @@ pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<C
             Fence::Acl => Export::Off,
             Fence::None => Export::AnyHost,
         },
+        reconnect: Some(reconnect).filter(|policy| *policy != ReconnectPolicy::STANDARD),
         parameters: Digest::of([]),
         label,
     };

@@ -24,6 +24,7 @@ pub async fn every_clause(array: &impl Array) {
     a_volume_is_as_it_was_asked_for(array).await;
     a_repeated_create_gives_the_same_volume(array).await;
     a_create_that_differs_is_a_conflict_and_changes_nothing(array).await;
+    how_to_connect_is_kept_until_it_is_modified(array).await;
     what_is_not_there_is_missing_and_deleted_already(array).await;
     who_may_connect_is_set_as_often_as_asked(array).await;
     a_fence_lets_in_those_it_names(array).await;
@@ -45,7 +46,7 @@ fn id(name: &str) -> VolumeId {
 fn wanted(name: &str, size: Bytes) -> Wanted {
     let (id, content) = (id(name), Content::Empty(size));
     let (parameters, label) = (Digest::of([("kind", "contract")]), Label::default());
-    Wanted { id, content, port: 4420, export: Export::Off, parameters, label }
+    Wanted { id, content, port: 4420, export: Export::Off, reconnect: None, parameters, label }
 }
 
 fn hosts(names: &[&str]) -> Export {
@@ -113,6 +114,20 @@ async fn a_create_that_differs_is_a_conflict_and_changes_nothing(array: &impl Ar
         assert_eq!(array.volume(&wanted.id).await.as_ref(), Ok(&first));
     }
     removed(array, &wanted.id).await;
+}
+
+/// The repeat of a create takes nothing back that was modified meanwhile.
+async fn how_to_connect_is_kept_until_it_is_modified(array: &impl Array) {
+    let policy = |text: &str| text.parse().expect("the suite's policies are valid");
+    let wanted =
+        Wanted { reconnect: Some(policy("600,5,30,20")), ..wanted("contract modify", Bytes::gib(1)) };
+    assert_eq!(made(array, &wanted).await.reconnect, wanted.reconnect);
+    let modified = array.modify(&wanted.id, &policy("-1,5,30,off")).await.expect("it is modified");
+    assert_eq!(modified.reconnect, Some(policy("-1,5,30,off")));
+    assert_eq!(made(array, &wanted).await, modified);
+    assert_eq!(array.volume(&wanted.id).await, Ok(modified));
+    removed(array, &wanted.id).await;
+    assert_eq!(array.modify(&wanted.id, &policy("-1,5,30,off")).await, Err(Error::Missing(wanted.id)));
 }
 
 async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {

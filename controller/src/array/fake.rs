@@ -208,7 +208,7 @@ impl Array for FakeArray {
                     Content::Empty(_) => None,
                     Content::CopyOf { source, .. } => Some(source.clone()),
                 },
-                reconnect: None,
+                reconnect: wanted.reconnect,
                 owner: Owner::ThisCluster,
                 layout: Layout::Subvolume,
                 soundness: Soundness::Sound,

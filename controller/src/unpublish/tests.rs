@@ -33,6 +33,7 @@ impl World {
             content: Content::Empty(Bytes::gib(1)),
             port: 4420,
             export: Export::Off,
+            reconnect: None,
             parameters: Digest::of([]),
             label: Label::default(),
         };

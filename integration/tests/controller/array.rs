@@ -70,6 +70,7 @@ fn wanted(id: &str) -> Wanted {
         content: Content::Empty(Bytes::gib(1)),
         port: 4420,
         export: Export::Off,
+        reconnect: None,
         parameters: Digest::of([]),
         label: Label::default(),
     }
