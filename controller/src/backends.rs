@@ -1,6 +1,8 @@
 //! The arrays that the driver serves, by name. Each has its own connection, pool, fence and portal; one that is down is no
 //! other one's business.
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod topology;
 
 use std::collections::BTreeMap;

@@ -2,29 +2,14 @@
 //!
 //! The id follows from the name, so a repeat finds the volume of the first call, whatever became of its answer.
 
-use rds_csi_api::{
-    Access, Bytes, Capability, Failure, FsType, Kind, ReconnectPolicy, VolumeContext, VolumeId,
-};
+use rds_csi_api::{Bytes, Capability, Failure, Kind, ReconnectPolicy, VolumeContext, VolumeId};
 
-use crate::array::{self, Array, Content, Digest, Export, Volume, Wanted};
+use crate::array::{self, Array, Content, Export, Source, Volume, Wanted};
 use crate::attachments::Fence;
 use crate::backends::Backend;
+use crate::backends::topology::Segments;
 use crate::parameters::Parameters;
-
-/// What is made if nothing is asked for.
-const STANDARD: Bytes = Bytes::gib(1);
-
-/// The block that Linux's NVMe target exports a file in: a rest beyond the last whole one would be lost to the node.
-const BLOCK: u64 = 4096;
-
-/// Below it not even an empty ext4 is of use.
-const SMALLEST: Bytes = Bytes::mib(16);
-
-/// mkfs.xfs makes nothing smaller (xfsprogs 5.19).
-const SMALLEST_XFS: Bytes = Bytes::mib(300);
-
-/// Beyond any pool. What asks for more has mistaken a unit.
-const LARGEST: Bytes = Bytes::gib(256 << 10);
+use crate::size::{self, CapacityRange, smallest};
 
 /// A volume as the provisioner wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +20,10 @@ pub struct Request {
     pub range: CapacityRange,
     /// What for.
     pub capabilities: Vec<Capability>,
-    /// The StorageClass.
+    /// The StorageClass, and what a VolumeAttributesClass changes of it.
     pub parameters: Parameters,
-}
-
-/// At least, and at most, so large.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CapacityRange {
-    /// At least.
-    pub required: Option<Bytes>,
-    /// At most.
-    pub limit: Option<Bytes>,
+    /// What it is to hold, if not nothing.
+    pub source: Option<Source>,
 }
 
 /// A volume that was made, or found as it was asked for.
@@ -55,37 +33,16 @@ pub struct Created {
     pub volume: Volume,
     /// What its nodes need to know for ever.
     pub context: VolumeContext,
+    /// Those that reach it.
+    pub topology: Segments,
 }
 
 /// Why there is no volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The range contradicts itself.
-    #[error(
-        "capacity_range asks for at least {required} and at most {limit}: raise limit_bytes or lower required_bytes"
-    )]
-    EmptyRange {
-        /// At least.
-        required: Bytes,
-        /// At most.
-        limit: Bytes,
-    },
-    /// No size that can be made lies in the range.
-    #[error(
-        "capacity_range.limit_bytes of {limit} cannot be kept: the smallest volume of this kind with at least \
-         {required} has {size}, since sizes are whole blocks of {BLOCK} bytes; raise the limit to that"
-    )]
-    LimitTooLow {
-        /// At least.
-        required: Bytes,
-        /// At most.
-        limit: Bytes,
-        /// What could be made.
-        size: Bytes,
-    },
-    /// More than there can be.
-    #[error("capacity_range.required_bytes of {0} is more than the largest volume, {LARGEST}: ask for less")]
-    TooLarge(Bytes),
+    /// It can have no such size.
+    #[error(transparent)]
+    Size(#[from] size::Error),
     /// The array did not make it.
     #[error(transparent)]
     Array(#[from] array::Error),
@@ -94,8 +51,7 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::EmptyRange { .. } => Kind::Invalid,
-            Self::LimitTooLow { .. } | Self::TooLarge(_) => Kind::OutOfRange,
+            Self::Size(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
     }
@@ -103,11 +59,11 @@ impl Failure for Error {
 
 /// Makes the volume.
 pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<Created, Error> {
-    let Request { id, range, capabilities, parameters } = request;
-    let Parameters { portal, volume_path, reconnect, migration_timeout, label } = parameters;
+    let Request { id, range, capabilities, parameters, source } = request;
+    let Parameters { portal, volume_path, reconnect, migration_timeout, label, digest } = parameters;
     let wanted = Wanted {
         id,
-        content: Content::Empty(size(range, smallest(&capabilities))?),
+        content: content(source, range, smallest(&capabilities))?,
         port: portal.port,
         // Behind a fence nobody may connect before the volume is published.
         export: match backend.fence {
@@ -115,7 +71,7 @@ pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<C
             Fence::None => Export::AnyHost,
         },
         reconnect: Some(reconnect).filter(|policy| *policy != ReconnectPolicy::STANDARD),
-        parameters: Digest::of([]),
+        parameters: digest,
         label,
     };
     let volume = backend.array.create(&wanted).await?;
@@ -127,39 +83,15 @@ pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<C
         reconnect,
         migration_timeout,
     };
-    Ok(Created { volume, context })
+    Ok(Created { volume, context, topology: backend.topology.clone() })
 }
 
-fn smallest(capabilities: &[Capability]) -> Bytes {
-    let xfs =
-        |capability: &Capability| matches!(capability.access, Access::Filesystem { fs: FsType::Xfs, .. });
-    if capabilities.iter().any(xfs) { SMALLEST_XFS } else { SMALLEST }
-}
-
-/// The smallest size in the range that a node sees to its last byte.
-fn size(range: CapacityRange, smallest: Bytes) -> Result<Bytes, Error> {
-    let CapacityRange { required, limit } = range;
-    if let (Some(required), Some(limit)) = (required, limit)
-        && required > limit
-    {
-        return Err(Error::EmptyRange { required, limit });
-    }
-    // A limit without a requirement asks for as much of the standard size as it allows.
-    let asked = required.unwrap_or_else(|| limit.map_or(STANDARD, |limit| limit.min(STANDARD)));
-    if asked > LARGEST {
-        return Err(Error::TooLarge(asked));
-    }
-    let blocks = match required {
-        Some(_) => asked.get().div_ceil(BLOCK),
-        None => asked.get() / BLOCK,
-    };
-    let size = Bytes::new(blocks * BLOCK).max(smallest);
-    match limit {
-        Some(limit) if size > limit => {
-            Err(Error::LimitTooLow { required: required.unwrap_or(smallest), limit, size })
-        }
-        _ => Ok(size),
-    }
+/// A copy is as large as what it is a copy of, or larger. How large that is only the array knows.
+fn content(source: Option<Source>, range: CapacityRange, smallest: Bytes) -> Result<Content, size::Error> {
+    Ok(match source {
+        None => Content::Empty(range.size(smallest)?),
+        Some(source) => Content::CopyOf { source, least: range.least(smallest)?, most: range.limit },
+    })
 }
 
 #[cfg(test)]

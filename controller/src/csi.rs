@@ -1,5 +1,6 @@
 //! CSI over gRPC: every method reads its request, calls its verb, and turns the outcome into a response.
 
+mod answer;
 mod controller;
 mod parse;
 

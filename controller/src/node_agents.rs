@@ -34,6 +34,27 @@ pub trait Witness: Send + Sync + 'static {
         volume: &VolumeId,
         nqn: &Nqn,
     ) -> impl Future<Output = Testimony> + Send;
+
+    /// How the node is connected to the volume, by its agent's word.
+    fn link(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> impl Future<Output = Link> + Send;
+
+    /// Whether there may be such a node: not, if those that there are were named, and it is none of them.
+    fn knows(&self, node: &NodeName) -> bool;
+}
+
+/// How a node is connected to a volume that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// It is.
+    Live,
+    /// It was, and the kernel tries to get the connection back.
+    Broken,
+    /// It is not, and uses the volume all the same.
+    Lost,
+    /// It is not, and does not use the volume.
+    Unused,
+    /// It does not say, and why.
+    Unknown(String),
 }
 
 /// Where one node's agent listens: `NAME=HOST:PORT`.
@@ -138,15 +159,25 @@ async fn endpoint(authority: &str, credentials: &Credentials) -> Result<Endpoint
         .map_err(|source| Error::Unusable { authority: authority.into(), source })
 }
 
+/// What came of a question.
+enum Reply {
+    /// The agent's answer: what it has of the volume, if anything.
+    Has(Option<wire::Volume>),
+    /// As [`Testimony::Silent`].
+    Silent(String),
+    /// As [`Testimony::Unasked`].
+    Unasked(String),
+}
+
 /// One question over one connection.
-async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Testimony {
+async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Reply {
     let channel = match endpoint.connect().await {
         Ok(channel) => channel,
-        Err(error) if is_of_tls(&error) => return Testimony::Unasked(status::chain(&error)),
-        Err(error) => return Testimony::Silent(status::chain(&error)),
+        Err(error) if is_of_tls(&error) => return Reply::Unasked(status::chain(&error)),
+        Err(error) => return Reply::Silent(status::chain(&error)),
     };
     match NodeAgentClient::new(channel).get_volume(question).await {
-        Ok(answer) => testimony(answer.into_inner().volume.as_ref()),
+        Ok(answer) => Reply::Has(answer.into_inner().volume),
         Err(status) => failed(&status),
     }
 }
@@ -154,13 +185,13 @@ async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Testimony {
 /// What a call means that failed once somebody was connected. Who answers is alive, and a fence would cut off a node that
 /// may be healthy. Only a status with a source was made on this side: then the connection broke, as it does if the agent
 /// refuses our certificate. If the agent has died meanwhile, the next question is not even connected.
-fn failed(status: &Status) -> Testimony {
+fn failed(status: &Status) -> Reply {
     let broke = status.source().is_some();
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if !broke => {
-            Testimony::Silent(status::chain(status))
+            Reply::Silent(status::chain(status))
         }
-        _ => Testimony::Unasked(status::chain(status)),
+        _ => Reply::Unasked(status::chain(status)),
     }
 }
 
@@ -179,26 +210,66 @@ fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-impl Witness for NodeAgents {
-    async fn testify(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Testimony {
+impl NodeAgents {
+    async fn question(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Reply {
         let agent = match self {
             Self::None => None,
             Self::At(addresses, credentials) => addresses.get(node).map(|authority| (authority, credentials)),
         };
-        // That is a fault of ours too, but to refuse would leave a dead node's volume with it for ever.
         let Some((authority, credentials)) = agent else {
-            tracing::warn!(%node, %volume, "no --node-agent names the node, so it counts as one that does not answer");
-            return Testimony::Silent("no --node-agent is given for it".into());
+            return Reply::Silent("no --node-agent is given for it".into());
         };
         let endpoint = match endpoint(authority, credentials).await {
             Ok(endpoint) => endpoint,
-            Err(error) => return Testimony::Unasked(status::chain(&error)),
+            Err(error) => return Reply::Unasked(status::chain(&error)),
         };
         let question = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
         match tokio::time::timeout(DEADLINE, ask(endpoint, question)).await {
-            Ok(testimony) => testimony,
-            Err(_) => Testimony::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
+            Ok(reply) => reply,
+            Err(_) => Reply::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
         }
+    }
+}
+
+impl Witness for NodeAgents {
+    fn knows(&self, node: &NodeName) -> bool {
+        match self {
+            Self::None => true,
+            Self::At(addresses, _) => addresses.contains_key(node),
+        }
+    }
+
+    async fn testify(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Testimony {
+        // That is a fault of ours too, but to refuse would leave a dead node's volume with it for ever.
+        if !matches!(self, Self::At(addresses, _) if addresses.contains_key(node)) {
+            tracing::warn!(%node, %volume, "no --node-agent names the node, so it counts as one that does not answer");
+        }
+        match self.question(node, volume, nqn).await {
+            Reply::Has(volume) => testimony(volume.as_ref()),
+            Reply::Silent(why) => Testimony::Silent(why),
+            Reply::Unasked(why) => Testimony::Unasked(why),
+        }
+    }
+
+    async fn link(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Link {
+        match self.question(node, volume, nqn).await {
+            Reply::Has(volume) => link(volume.as_ref()),
+            Reply::Silent(why) | Reply::Unasked(why) => Link::Unknown(why),
+        }
+    }
+}
+
+/// How a node that answers is connected. One that has no connection and uses nothing has not begun, or has ended.
+fn link(volume: Option<&wire::Volume>) -> Link {
+    let Some(volume) = volume else { return Link::Unused };
+    let used =
+        !volume.staging_path.is_empty() || !volume.publish_paths.is_empty() || !volume.holders.is_empty();
+    match volume.connection() {
+        Connection::Live => Link::Live,
+        Connection::Connecting => Link::Broken,
+        Connection::Absent if used => Link::Lost,
+        Connection::Absent => Link::Unused,
+        Connection::Unspecified => Link::Unknown("its connection is in no known state".into()),
     }
 }
 
@@ -279,17 +350,32 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_in_use_without_a_connection_is_lost_and_one_that_is_not_is_unused() {
+        let staged = |connection| wire::Volume { staging_path: "/stage".into(), ..volume(connection) };
+        for (volume, expected) in [
+            (None, Link::Unused),
+            (Some(volume(Connection::Absent)), Link::Unused),
+            (Some(staged(Connection::Absent)), Link::Lost),
+            (Some(staged(Connection::Connecting)), Link::Broken),
+            (Some(staged(Connection::Live)), Link::Live),
+        ] {
+            assert_eq!(link(volume.as_ref()), expected, "{volume:?}");
+        }
+        assert!(matches!(link(Some(&staged(Connection::Unspecified))), Link::Unknown(_)));
+    }
+
+    #[test]
     fn who_answers_with_an_error_is_alive_and_nobody_to_shut_out() {
         for code in (0..=16).map(Code::from).filter(|code| *code != Code::Ok) {
             let silent = matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
             match failed(&Status::new(code, "why")) {
-                Testimony::Silent(_) => assert!(silent, "{code:?}"),
-                Testimony::Unasked(why) => assert!(!silent && why.contains("why"), "{code:?}"),
-                other => panic!("{code:?}: {other:?}"),
+                Reply::Silent(_) => assert!(silent, "{code:?}"),
+                Reply::Unasked(why) => assert!(!silent && why.contains("why"), "{code:?}"),
+                Reply::Has(_) => panic!("{code:?}"),
             }
         }
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
-        assert!(matches!(failed(&broken), Testimony::Unasked(_)));
+        assert!(matches!(failed(&broken), Reply::Unasked(_)));
     }
 
     #[test]

@@ -4,13 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use rds_csi_api::context::{VolumePath, parse_migration_timeout};
+use rds_csi_api::reconnect::NotMutable;
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{Failure, FsType, Kind, Portal, ReconnectPolicy};
+use rds_csi_api::{BackendName, Failure, FsType, Kind, Portal, ReconnectPolicy};
 
-use crate::array::{KubeName, Label, Pool};
+use crate::array::{Digest, KubeName, Label, Pool};
 
 /// What belongs to the sidecars, not to us.
 const SIDECARS: &str = "csi.storage.k8s.io/";
+
+/// But for this, which says what is to be made.
+const FSTYPE: &str = "csi.storage.k8s.io/fstype";
+
+const BACKEND: &str = "backend";
 
 /// A StorageClass's wishes for its volumes, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +25,14 @@ pub struct Parameters {
     pub portal: Portal,
     /// `volumePath`: kept in the volume's context for whoever reads it. New volumes lie in subvolumes of the pool.
     pub volume_path: Option<VolumePath>,
-    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`, `fastIoFailTmo`.
+    /// `ctrlLossTmo`, `reconnectDelay`, `keepAliveTmo`, `fastIoFailTmo`, with the changes of a VolumeAttributesClass.
     pub reconnect: ReconnectPolicy,
     /// `migrationTimeoutSeconds`.
     pub migration_timeout: Duration,
     /// Names that the provisioner adds with `--extra-create-metadata`.
     pub label: Label,
+    /// Of everything that was given, but the names: another one would make another volume.
+    pub digest: Digest,
 }
 
 /// Why the parameters cannot be taken.
@@ -43,6 +51,9 @@ pub enum Error {
     /// A value that cannot be read.
     #[error("a parameter of the StorageClass is malformed")]
     Malformed(#[from] Malformed),
+    /// A VolumeAttributesClass that changes what it cannot.
+    #[error("the VolumeAttributesClass cannot be kept")]
+    NotMutable(#[from] NotMutable),
     /// A volume path that is not in the pool.
     #[error(
         "StorageClass parameter volumePath {path:?} is not in the pool {pool}: give a path below /{pool}"
@@ -58,14 +69,29 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Unknown { .. } | Self::Malformed(_) | Self::OtherPool { .. } => Kind::Invalid,
+            Self::Unknown { .. } | Self::Malformed(_) | Self::NotMutable(_) | Self::OtherPool { .. } => {
+                Kind::Invalid
+            }
         }
     }
 }
 
 impl Parameters {
-    /// Reads the map. What is not given is as the array's own `portal` and the driver's defaults have it.
-    pub fn parse(map: &HashMap<String, String>, portal: Portal, pool: &Pool) -> Result<Self, Error> {
+    /// Reads only which array is meant; the default one if none is named.
+    pub fn backend(map: &HashMap<String, String>) -> Result<Option<BackendName>, Error> {
+        Ok(map.get(BACKEND).map(|name| name.parse()).transpose()?)
+    }
+
+    /// Reads the maps of a StorageClass and a VolumeAttributesClass. What is not given is as the array's own `portal` and the
+    /// driver's defaults have it.
+    pub fn parse(
+        map: &HashMap<String, String>,
+        changes: &HashMap<String, String>,
+        portal: Portal,
+        pool: &Pool,
+    ) -> Result<Self, Error> {
+        Self::backend(map)?;
+        let digest = digest(map, changes);
         let (sidecars, mut ours): (BTreeMap<_, _>, BTreeMap<_, _>) = map
             .iter()
             .map(|(key, value)| (key.as_str(), value.as_str()))
@@ -77,6 +103,7 @@ impl Parameters {
         };
         let (address, port) = (take("nvmeAddress"), take("nvmePort"));
         let path = take("volumePath");
+        take(BACKEND);
         let reconnect = ReconnectPolicy::parse(&mut take);
         let migration_timeout = take("migrationTimeoutSeconds");
         if let Some((key, value)) = ours.pop_first() {
@@ -87,11 +114,21 @@ impl Parameters {
         Ok(Self {
             portal: Portal::parse(address.unwrap_or(&own_address), Some(port.unwrap_or(&own_port)))?,
             volume_path: path.map(|path| volume_path(path, pool)).transpose()?,
-            reconnect: reconnect?,
+            reconnect: reconnect?.modified(changes)?,
             migration_timeout: parse_migration_timeout(migration_timeout)?,
             label: label(&sidecars)?,
+            digest,
         })
     }
+}
+
+/// The names that the provisioner adds are those of the same claim at every repeat, or nobody's who asks by hand.
+fn digest(map: &HashMap<String, String>, changes: &HashMap<String, String>) -> Digest {
+    let given = map.iter().filter(|(key, _)| !key.starts_with(SIDECARS) || *key == FSTYPE);
+    let given = given.map(|(key, value)| (key.clone(), value));
+    let added = changes.iter().map(|(key, value)| (format!("VolumeAttributesClass/{key}"), value));
+    let all: Vec<_> = given.chain(added).collect();
+    Digest::of(all.iter().map(|(key, value)| (key.as_str(), value.as_str())))
 }
 
 fn volume_path(text: &str, pool: &Pool) -> Result<VolumePath, Error> {
@@ -104,7 +141,7 @@ fn volume_path(text: &str, pool: &Pool) -> Result<VolumePath, Error> {
 
 /// Of the sidecars' keys the filesystem type is checked, since it fails later and farther away, and the names are taken.
 fn label(sidecars: &BTreeMap<&str, &str>) -> Result<Label, Error> {
-    if let Some(fs) = sidecars.get("csi.storage.k8s.io/fstype") {
+    if let Some(fs) = sidecars.get(FSTYPE) {
         fs.parse::<FsType>()?;
     }
     let name = |key| sidecars.get(key).map(|text| KubeName::parse(key, text)).transpose();
@@ -121,10 +158,40 @@ mod tests {
 
     use super::*;
 
-    fn parse(pairs: &[(&str, &str)]) -> Result<Parameters, Error> {
-        let map = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    fn both(pairs: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<Parameters, Error> {
+        let [map, changes] = [pairs, changes]
+            .map(|pairs| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
         let portal = Portal::parse("10.0.0.1", Some("4421")).unwrap();
-        Parameters::parse(&map, portal, &"storage-pool".parse().unwrap())
+        Parameters::parse(&map, &changes, portal, &"storage-pool".parse().unwrap())
+    }
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<Parameters, Error> {
+        both(pairs, &[])
+    }
+
+    #[test]
+    fn what_makes_another_volume_makes_another_digest_and_names_do_not() {
+        let digest = |pairs, changes| both(pairs, changes).unwrap().digest;
+        let plain = digest(&[("ctrlLossTmo", "600")], &[]);
+        assert_eq!(plain, digest(&[("ctrlLossTmo", "600"), ("csi.storage.k8s.io/pv/name", "pvc-1")], &[]));
+        for (pairs, changes) in [
+            (&[][..], &[][..]),
+            (&[("ctrlLossTmo", "601")], &[]),
+            (&[("ctrlLossTmo", "600"), ("backend", "rack-2")], &[]),
+            (&[("ctrlLossTmo", "600"), ("csi.storage.k8s.io/fstype", "xfs")], &[]),
+            (&[], &[("ctrlLossTmo", "600")]),
+            (&[("ctrlLossTmo", "600")], &[("fastIoFailTmo", "20")]),
+        ] {
+            assert_ne!(plain, digest(pairs, changes), "{pairs:?} {changes:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_attributes_class_changes_what_the_storage_class_says() {
+        let parameters = both(&[("ctrlLossTmo", "600"), ("keepAliveTmo", "30")], &[("ctrlLossTmo", "-1")]);
+        assert_eq!(parameters.unwrap().reconnect.to_string(), "-1,2,30,off");
+        let refused = chain(&both(&[], &[("nvmePort", "4422")]).unwrap_err());
+        assert!(refused.contains("VolumeAttributesClass") && refused.contains("\"nvmePort\""), "{refused}");
     }
 
     #[test]
@@ -164,6 +231,7 @@ mod tests {
             ("nvmeAdress", "10.0.0.1", "use one of nvmeAddress, nvmePort"),
             ("nvmeAddress", "array.local", "give an IPv4 or IPv6 address"),
             ("nvmePort", "", "give a TCP port"),
+            ("backend", "Rack 2", "give 1 to 24"),
             ("volumePath", "../x", "give an absolute path"),
             ("volumePath", "/storage-pool-2/x", "below /storage-pool"),
             ("ctrlLossTmo", "never", "give -1"),

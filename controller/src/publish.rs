@@ -6,12 +6,13 @@
 use std::time::SystemTime;
 
 use rds_csi_api::serve::telemetry;
-use rds_csi_api::{Failure, Kind, Portal, PublishContext, VolumeId};
+use rds_csi_api::{Failure, Kind, Portal, PublishContext, ReconnectPolicy, VolumeId};
 
 use crate::array::{self, Array, Export};
 use crate::attachments::Record;
 use crate::attachments::decide::{self, Claim, Fence, Publish, Refusal};
 use crate::attachments::store::{self, Store, Stored};
+use crate::node_agents::Witness;
 
 /// A node's wish to hold a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Request {
     pub claim: Claim,
     /// Where nodes reach the array, by the volume's own context.
     pub portal: Portal,
+    /// How they are to connect, by the same.
+    pub reconnect: Option<ReconnectPolicy>,
 }
 
 /// Why the node does not hold the volume.
@@ -38,6 +41,9 @@ pub enum Error {
         #[source]
         source: Refusal,
     },
+    /// There is no such node.
+    #[error("node {0} is not known: give its agent with --node-agent, or correct the node id")]
+    NoSuchNode(rds_csi_api::NodeName),
     /// Nobody knows who holds it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -50,6 +56,7 @@ impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Refused { source, .. } => source.kind(),
+            Self::NoSuchNode(_) => Kind::Missing,
             Self::Store(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
@@ -60,10 +67,11 @@ impl Failure for Error {
 pub async fn publish(
     array: &impl Array,
     store: &impl Store,
+    nodes: &impl Witness,
     fence: Fence,
     request: Request,
 ) -> Result<PublishContext, Error> {
-    let Request { id, claim, portal } = request;
+    let Request { id, claim, portal, reconnect } = request;
     let Stored { record: before, revision } = store.load(&id).await?;
     let node = claim.node.clone();
     let decision = decide::publish(&before, claim, SystemTime::now());
@@ -72,6 +80,7 @@ pub async fn publish(
     let is_new = matches!(decision, Publish::Attach(_));
     let (record, revision) = match decision {
         Publish::Keep => (before, revision),
+        Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
         Publish::Attach(record) => {
             let revision = store.replace(&id, revision, record.clone()).await?;
             (record, revision)
@@ -82,7 +91,7 @@ pub async fn publish(
             portal: Portal { port: volume.port, ..portal },
             nqn: volume.nqn,
             size: volume.size,
-            reconnect: None,
+            reconnect: changed(reconnect, volume.reconnect),
             trace: telemetry::current_traceparent(),
         }),
         Err(error) => {
@@ -96,6 +105,16 @@ pub async fn publish(
             Err(error.into())
         }
     }
+}
+
+/// What the node is to be told over the volume's own context: a policy that was modified since. The keep-alive time is none
+/// of what can be, and the context alone knows it for certain.
+fn changed(told: Option<ReconnectPolicy>, now: Option<ReconnectPolicy>) -> Option<ReconnectPolicy> {
+    let now = match told {
+        Some(told) => now.map(|now| ReconnectPolicy { keep_alive: told.keep_alive, ..now }),
+        None => now,
+    };
+    now.filter(|now| told != Some(*now))
 }
 
 /// Whether the array certainly does not let the node in by what failed so. Otherwise it may, so the record stays, and the
@@ -114,5 +133,24 @@ pub(crate) fn admitted(fence: Fence, record: &Record) -> Export {
     match fence {
         Fence::Acl => Export::to_hosts(record.hosts()),
         Fence::None => Export::AnyHost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_a_policy_only_if_it_changed() {
+        let policy = |text: &str| Some(text.parse::<ReconnectPolicy>().unwrap());
+        for (told, now, expected) in [
+            (None, None, None),
+            (policy("600,2,30,off"), None, None),
+            (policy("600,2,30,off"), policy("600,2,30,off"), None),
+            (policy("600,2,30,off"), policy("-1,2,5,20"), policy("-1,2,30,20")),
+            (None, policy("-1,2,5,20"), policy("-1,2,5,20")),
+        ] {
+            assert_eq!(changed(told, now), expected, "{told:?} {now:?}");
+        }
     }
 }

@@ -3,12 +3,15 @@
 use tonic::{Request, Response, Status};
 
 use crate::DRIVER_NAME;
-use crate::csi::plugin_capability::{Service, Type, service};
+use crate::csi::plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion};
 use crate::csi::{self, identity_server};
 
 /// What the plugin as a whole offers beside Identity and Node: every instance says the same, whichever of the services it
 /// serves itself (CSI 1.13, `GetPluginCapabilities`).
-const OFFERED: [Type; 1] = [Type::Service(Service { r#type: service::Type::ControllerService as i32 })];
+const OFFERED: [Type; 2] = [
+    Type::Service(Service { r#type: service::Type::ControllerService as i32 }),
+    Type::VolumeExpansion(VolumeExpansion { r#type: volume_expansion::Type::Online as i32 }),
+];
 
 /// The service, which differs only in whether every node reaches every volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rds_csi_api::{Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 
 use super::{
-    Array, Capacity, Content, Digest, Error, Export, Inventory, Layout, Owner, Snapshot, Soundness, Source,
-    Stray, Subject, Volume, Wanted, WantedSnapshot,
+    Array, Capacity, Content, Digest, Error, Export, Inventory, Label, Layout, Owner, Snapshot, Soundness,
+    Source, Stray, Subject, Volume, Wanted, WantedSnapshot,
 };
 
 /// The array. What it has can be looked at between calls.
@@ -33,6 +33,19 @@ struct Kept {
     volume: Volume,
     content: Content,
     parameters: Digest,
+}
+
+/// A volume as a test wants it: empty, and nobody let in.
+pub fn wanted(id: &str, size: Bytes) -> Wanted {
+    Wanted {
+        id: id.parse().expect("the test's ids are valid"),
+        content: Content::Empty(size),
+        port: 4420,
+        export: Export::Off,
+        reconnect: None,
+        parameters: Digest::of([]),
+        label: Label::default(),
+    }
 }
 
 /// When the next operation fails.

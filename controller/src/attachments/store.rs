@@ -1,6 +1,6 @@
 //! Where records are kept. A record is replaced only if nobody else replaced it meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 
@@ -12,6 +12,9 @@ use super::record::Record;
 pub trait Store: Send + Sync + 'static {
     /// The record as it is. Not being able to look is an error, never an empty record.
     fn load(&self, volume: &VolumeId) -> impl Future<Output = Result<Stored, Error>> + Send;
+
+    /// Every record that is not empty. Not being able to look at all of them is an error, never a shorter list.
+    fn list(&self) -> impl Future<Output = Result<BTreeMap<VolumeId, Record>, Error>> + Send;
 
     /// Replaces the record that was loaded. [`Error::Changed`] if it is not that one any more.
     fn replace(
@@ -67,6 +70,11 @@ impl Store for InMemory {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (revision, record) = state.records.get(volume).cloned().unwrap_or_default();
         Ok(Stored { record, revision })
+    }
+
+    async fn list(&self) -> Result<BTreeMap<VolumeId, Record>, Error> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(state.records.iter().map(|(id, (_, record))| (id.clone(), record.clone())).collect())
     }
 
     async fn replace(&self, volume: &VolumeId, loaded: Revision, record: Record) -> Result<Revision, Error> {
@@ -132,7 +140,9 @@ mod tests {
     async fn an_empty_record_is_as_good_as_none() {
         let (store, volume) = (InMemory::default(), "pvc-a".parse().unwrap());
         let revision = store.replace(&volume, Revision::default(), held_by("w1")).await.unwrap();
+        assert_eq!(store.list().await, Ok([(volume.clone(), held_by("w1"))].into()));
         store.replace(&volume, revision, Record::default()).await.unwrap();
+        assert!(store.list().await.unwrap().is_empty());
         assert_eq!(
             store.load(&volume).await.unwrap(),
             Stored { record: Record::default(), revision: Revision::default() }

@@ -1,94 +1,43 @@
-//! Sizes, and what a volume is made as.
+//! What a volume is made as, of nothing or of another.
 
-use proptest::prelude::*;
-use rds_csi_api::{AccessMode, Portal};
+use std::time::SystemTime;
+
+use rds_csi_api::Portal;
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
-use crate::backends::topology::Segments;
+use crate::backends::fake;
+use crate::snapshot::take;
+
+const GIB: u64 = 1 << 30;
 
 fn range(required: u64, limit: u64) -> CapacityRange {
     let some = |bytes: u64| (bytes > 0).then(|| Bytes::new(bytes));
     CapacityRange { required: some(required), limit: some(limit) }
 }
 
-fn of(required: u64, limit: u64) -> Result<u64, Error> {
-    size(range(required, limit), SMALLEST).map(Bytes::get)
-}
-
-const GIB: u64 = 1 << 30;
-
-#[test]
-fn a_size_is_the_one_asked_for_or_the_next_whole_block() {
-    assert_eq!(of(0, 0), Ok(GIB));
-    assert_eq!(of(5 * GIB, 0), Ok(5 * GIB));
-    assert_eq!(of(5 * GIB, 5 * GIB), Ok(5 * GIB));
-    assert_eq!(of(1_649_267_441_664, 0), Ok(1_649_267_441_664));
-    assert_eq!(of(GIB + 1, 0), Ok(GIB + 4096));
-    assert_eq!(of(GIB + 1, GIB + 4096), Ok(GIB + 4096));
-    assert_eq!(of(1, 0), Ok(SMALLEST.get()));
-    // Only a limit: no more than it, and no more than usual.
-    assert_eq!(of(0, 10 * GIB), Ok(GIB));
-    assert_eq!(of(0, 100 << 20), Ok(100 << 20));
-    assert_eq!(of(0, (100 << 20) + 1), Ok(100 << 20));
-    assert_eq!(of(LARGEST.get(), 0), Ok(LARGEST.get()));
-}
-
-#[test]
-fn a_range_that_cannot_be_met_is_refused_with_what_could_be() {
-    assert!(matches!(of(2 * GIB, GIB), Err(Error::EmptyRange { .. })));
-    let refused = of(GIB + 1, GIB + 4095).unwrap_err();
-    assert_eq!(refused.kind(), Kind::OutOfRange);
-    assert!(refused.to_string().contains("has 1073745920 bytes"), "{refused}");
-    assert!(matches!(of(1, 4096), Err(Error::LimitTooLow { .. })));
-    assert!(matches!(of(0, 4096), Err(Error::LimitTooLow { .. })));
-    assert!(matches!(of(LARGEST.get() + 1, 0), Err(Error::TooLarge(_))));
-    assert!(matches!(of(i64::MAX as u64, 0), Err(Error::TooLarge(_))));
-}
-
-#[test]
-fn an_xfs_is_never_smaller_than_mkfs_makes_it() {
-    let capability = |fs| Capability {
-        access: Access::Filesystem { fs, mount_flags: vec![] },
-        mode: AccessMode::SingleNodeWriter,
-    };
-    assert_eq!(smallest(&[capability(FsType::Ext4)]), SMALLEST);
-    assert_eq!(smallest(&[capability(FsType::Ext4), capability(FsType::Xfs)]), SMALLEST_XFS);
-}
-
-proptest! {
-    #[test]
-    fn a_size_is_in_its_range_and_in_whole_blocks(required in 0..1_u64 << 50, limit in 0..1_u64 << 50) {
-        if let Ok(size) = of(required, limit) {
-            prop_assert!(size >= required && (limit == 0 || size <= limit));
-            prop_assert_eq!(size % BLOCK, 0);
-            prop_assert!(size < required + BLOCK || size == SMALLEST.get() || required == 0);
-        }
-    }
+fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+    let map = pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    let portal = Portal::parse("10.0.0.1", None).unwrap();
+    Parameters::parse(&map, &[].into(), portal, &"pool".parse().unwrap()).unwrap()
 }
 
 fn request(name: &str, required: u64) -> Request {
-    let portal = Portal::parse("10.0.0.1", None).unwrap();
     Request {
         id: VolumeId::for_name(None, &name.parse().unwrap()),
         range: range(required, 0),
         capabilities: vec![],
-        parameters: Parameters::parse(&[].into(), portal, &"pool".parse().unwrap()).unwrap(),
+        parameters: parameters(&[]),
+        source: None,
     }
 }
 
+fn copy(name: &str, source: &Source, required: u64, limit: u64) -> Request {
+    Request { range: range(required, limit), source: Some(source.clone()), ..request(name, 0) }
+}
+
 fn backend(capacity: Bytes, fence: Fence) -> Backend<FakeArray> {
-    let (pool, portal) = ("pool".parse().unwrap(), Portal::parse("10.0.0.1", None).unwrap());
-    Backend {
-        name: None,
-        array: FakeArray::new(capacity),
-        fence,
-        pool,
-        portal,
-        address: "array.example".into(),
-        title: "default".parse().unwrap(),
-        topology: Segments::default(),
-    }
+    Backend { fence, ..fake::backend(None, FakeArray::new(capacity)) }
 }
 
 #[tokio::test]
@@ -122,4 +71,60 @@ async fn a_full_array_is_full() {
     let backend = backend(Bytes::gib(1), Fence::Acl);
     assert_eq!(create(&backend, request("pvc-a", 2 * GIB)).await.unwrap_err().kind(), Kind::Full);
     assert!(backend.array.volumes().is_empty());
+}
+
+#[tokio::test]
+async fn the_same_name_with_other_parameters_is_a_conflict() {
+    let backend = backend(Bytes::gib(10), Fence::Acl);
+    let wish = |pairs| Request { parameters: parameters(pairs), ..request("pvc-a", GIB) };
+    let first = create(&backend, wish(&[("ctrlLossTmo", "600")])).await.unwrap();
+    assert_eq!(first.context.reconnect.to_string(), "600,2,5,off");
+    for other in [&[][..], &[("ctrlLossTmo", "601")]] {
+        assert_eq!(create(&backend, wish(other)).await.unwrap_err().kind(), Kind::Conflict);
+    }
+    assert_eq!(create(&backend, wish(&[("ctrlLossTmo", "600")])).await.unwrap(), first);
+}
+
+/// A backend with a volume of 1 GiB, and a snapshot of it.
+async fn with_sources() -> (Backend<FakeArray>, [Source; 2]) {
+    let backend = backend(Bytes::gib(100), Fence::Acl);
+    let volume = create(&backend, request("pvc-a", GIB)).await.unwrap().volume;
+    let snapshot = "snap-a".parse().unwrap();
+    let snapshot = take(&backend.array, snapshot, volume.id.clone(), SystemTime::now()).await.unwrap();
+    (backend, [Source::Volume(volume.id), Source::Snapshot(snapshot.id)])
+}
+
+#[tokio::test]
+async fn a_copy_has_the_size_of_its_source_or_more_and_says_what_it_was_made_of() {
+    let (backend, sources) = with_sources().await;
+    for (n, source) in sources.iter().enumerate() {
+        for (required, limit, size) in
+            [(0, 0, GIB), (1, 0, GIB), (0, 2 * GIB, GIB), (2 * GIB + 1, 0, 2 * GIB + 4096)]
+        {
+            let wish = || copy(&format!("pvc-{n}-{required}-{limit}"), source, required, limit);
+            let made = create(&backend, wish()).await.unwrap();
+            assert_eq!((made.volume.size.get(), made.volume.source.as_ref()), (size, Some(source)));
+            assert_eq!(create(&backend, wish()).await.unwrap(), made);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_cannot_be_says_why() {
+    let (backend, [volume, snapshot]) = with_sources().await;
+    let missing =
+        [Source::Volume("pvc-none".parse().unwrap()), Source::Snapshot("snap-none".parse().unwrap())];
+    for source in &missing {
+        let refused = create(&backend, copy("pvc-b", source, 0, 0)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Missing);
+    }
+    for source in [&volume, &snapshot] {
+        let refused = create(&backend, copy("pvc-b", source, 0, GIB / 2)).await.unwrap_err();
+        assert!(refused.kind() == Kind::OutOfRange && refused.to_string().contains("more than limit_bytes"));
+    }
+    create(&backend, copy("pvc-b", &volume, 0, 0)).await.unwrap();
+    for other in [copy("pvc-b", &snapshot, 0, 0), request("pvc-b", GIB), copy("pvc-a", &volume, 0, 0)] {
+        let refused = create(&backend, other).await.unwrap_err();
+        assert!(refused.kind() == Kind::Conflict, "{refused}");
+    }
 }

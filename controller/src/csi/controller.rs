@@ -1,21 +1,32 @@
 //! The Controller service.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rds_csi_api::csi::controller_server;
-use rds_csi_api::csi::controller_service_capability::{Rpc as RpcCapability, Type, rpc};
 use rds_csi_api::serve::call::{Call, Calls};
-use rds_csi_api::{ManagedPrefix, PublishContext, Rpc, csi, status};
+use rds_csi_api::{Failure, ManagedPrefix, Rpc, SnapshotId, VolumeId, csi, status};
 use tonic::{Request, Response, Status};
 
-use super::parse;
+use super::answer;
+use super::parse::volume::Validation;
+use super::parse::{self, On, attachment, id, snapshot, volume};
 use crate::array::Array;
 use crate::attachments::store::Store;
 use crate::backends::{Backend, Backends};
-use crate::create::{Created, create};
+use crate::capacity::{Room, capacity};
+use crate::create::create;
 use crate::delete::delete;
+use crate::expand::expand;
+use crate::get_volume::get_volume;
+use crate::list_snapshots::list_snapshots;
+use crate::list_volumes::list_volumes;
+use crate::modify::modify;
 use crate::node_agents::Witness;
+use crate::page::Asked;
 use crate::publish::publish;
+use crate::snapshot as snapshots;
 use crate::unpublish::unpublish;
 use crate::validate::validate;
 
@@ -47,10 +58,80 @@ impl<A: Array, S: Store, W: Witness> Controller<A, S, W> {
         Self { driver: driver.into(), calls }
     }
 
-    /// A request that cannot be served is a call like any other: counted, and logged with its reason.
-    async fn refuse<T: Send + 'static>(&self, rpc: Rpc, error: parse::Error) -> Answer<T> {
-        self.calls.run(Call::new(rpc), async { Err(error) }).await
+    fn backends(&self) -> &Backends<A> {
+        &self.driver.backends
     }
+
+    fn prefix(&self) -> &ManagedPrefix {
+        &self.driver.prefix
+    }
+
+    /// Runs a call that changes what its request names. One that cannot be served is a call like any other: counted, and
+    /// logged with its reason.
+    async fn change<R, T, E, F>(
+        &self,
+        rpc: Rpc,
+        parsed: Result<On<A, R>, parse::Error>,
+        place: impl FnOnce(&R) -> VolumeId,
+        work: impl FnOnce(Arc<Driver<A, S, W>>, Arc<Backend<A>>, R) -> F,
+    ) -> Answer<T>
+    where
+        T: Send + 'static,
+        E: Failure + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        match parsed {
+            Ok((backend, request)) => {
+                let place = place(&request);
+                let work = work(Arc::clone(&self.driver), backend, request);
+                self.calls.run(Call::on(rpc, &place), work).await
+            }
+            Err(error) => self.calls.run(Call::new(rpc), async { Err(error) }).await,
+        }
+    }
+
+    /// Runs a call that changes nothing, and so waits for nobody.
+    async fn look<R, T, E, F>(
+        &self,
+        rpc: Rpc,
+        parsed: Result<R, parse::Error>,
+        work: impl FnOnce(Arc<Driver<A, S, W>>, R) -> F,
+    ) -> Answer<T>
+    where
+        T: Send + 'static,
+        E: Failure + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        match parsed {
+            Ok(request) => self.calls.run(Call::new(rpc), work(Arc::clone(&self.driver), request)).await,
+            Err(error) => self.calls.run(Call::new(rpc), async { Err(error) }).await,
+        }
+    }
+
+    /// As [`Self::change`], for what may be certain not to exist.
+    async fn remove<R, T, E, F>(
+        &self,
+        rpc: Rpc,
+        parsed: Result<On<A, R>, parse::Error>,
+        place: impl FnOnce(&R) -> VolumeId,
+        work: impl FnOnce(Arc<Driver<A, S, W>>, Arc<Backend<A>>, R) -> F,
+    ) -> Answer<T>
+    where
+        T: Default + Send + 'static,
+        E: Failure + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        match id::to_delete(parsed) {
+            Ok(Some(parsed)) => self.change(rpc, Ok(parsed), place, work).await,
+            Ok(None) => self.calls.run(Call::new(rpc), async { Ok::<_, E>(T::default()) }).await,
+            Err(error) => self.change(rpc, Err(error), place, work).await,
+        }
+    }
+}
+
+/// A snapshot is locked like a volume of its name: on the array both have one.
+fn place(id: &SnapshotId) -> VolumeId {
+    id.as_str().parse().expect("every snapshot id is spelt as a volume id may be")
 }
 
 #[tonic::async_trait]
@@ -59,105 +140,184 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         &self,
         request: Request<csi::CreateVolumeRequest>,
     ) -> Answer<csi::CreateVolumeResponse> {
-        let Driver { backends, prefix, .. } = &*self.driver;
-        let (backend, request) = match parse::create(&request.into_inner(), backends, prefix) {
-            Ok(parsed) => parsed,
-            Err(error) => return self.refuse(Rpc::CreateVolume, error).await,
-        };
-        let id = request.id.clone();
-        let work = async move { create(&backend, request).await.map(created) };
-        self.calls.run(Call::on(Rpc::CreateVolume, &id), work).await
+        let parsed = volume::create(request.get_ref(), self.backends(), self.prefix());
+        let id = |request: &crate::create::Request| request.id.clone();
+        self.change(Rpc::CreateVolume, parsed, id, |_, backend, request| async move {
+            create(&backend, request).await.map(answer::created)
+        })
+        .await
     }
 
     async fn delete_volume(
         &self,
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Answer<csi::DeleteVolumeResponse> {
-        let driver = Arc::clone(&self.driver);
-        let volume_id = request.into_inner().volume_id;
-        let (backend, id) = match parse::volume_id(&volume_id, &driver.backends, &driver.prefix) {
-            Ok(parsed) => parsed,
-            Err(error) => return self.refuse(Rpc::DeleteVolume, error).await,
-        };
-        let volume = id.clone();
-        let work = async move {
-            delete(&backend.array, &driver.store, volume).await.map(|()| csi::DeleteVolumeResponse {})
-        };
-        self.calls.run(Call::on(Rpc::DeleteVolume, &id), work).await
+        let parsed = id::volume(&request.get_ref().volume_id, self.backends(), self.prefix());
+        self.remove(Rpc::DeleteVolume, parsed, VolumeId::clone, |driver, backend, id| async move {
+            delete(&backend.array, &driver.store, id).await.map(|()| csi::DeleteVolumeResponse {})
+        })
+        .await
     }
 
     async fn controller_publish_volume(
         &self,
         request: Request<csi::ControllerPublishVolumeRequest>,
     ) -> Answer<csi::ControllerPublishVolumeResponse> {
-        let driver = Arc::clone(&self.driver);
-        let (backend, request) = match parse::publish(&request.into_inner(), &driver.backends, &driver.prefix)
-        {
-            Ok(parsed) => parsed,
-            Err(error) => return self.refuse(Rpc::ControllerPublishVolume, error).await,
-        };
-        let id = request.id.clone();
-        let work = async move {
-            let context = publish(&backend.array, &driver.store, backend.fence, request).await;
-            context.map(|context| published(&context))
-        };
-        self.calls.run(Call::on(Rpc::ControllerPublishVolume, &id), work).await
+        let parsed = attachment::publish(request.get_ref(), self.backends(), self.prefix());
+        let id = |request: &crate::publish::Request| request.id.clone();
+        self.change(Rpc::ControllerPublishVolume, parsed, id, |driver, backend, request| async move {
+            let Driver { store, nodes, .. } = &*driver;
+            let context = publish(&backend.array, store, nodes, backend.fence, request).await;
+            context.map(|context| answer::published(&context))
+        })
+        .await
     }
 
     async fn controller_unpublish_volume(
         &self,
         request: Request<csi::ControllerUnpublishVolumeRequest>,
     ) -> Answer<csi::ControllerUnpublishVolumeResponse> {
-        let driver = Arc::clone(&self.driver);
-        let (backend, (id, from)) =
-            match parse::unpublish(&request.into_inner(), &driver.backends, &driver.prefix) {
-                Ok(parsed) => parsed,
-                Err(error) => return self.refuse(Rpc::ControllerUnpublishVolume, error).await,
-            };
-        let volume = id.clone();
-        let work = async move {
+        let parsed = attachment::unpublish(request.get_ref(), self.backends(), self.prefix());
+        let id = |(id, _): &(VolumeId, _)| id.clone();
+        self.change(Rpc::ControllerUnpublishVolume, parsed, id, |driver, backend, (id, from)| async move {
             let Driver { store, nodes, .. } = &*driver;
-            unpublish(&backend.array, store, nodes, backend.fence, volume, from).await?;
-            Ok::<_, crate::unpublish::Error>(csi::ControllerUnpublishVolumeResponse {})
-        };
-        self.calls.run(Call::on(Rpc::ControllerUnpublishVolume, &id), work).await
+            let outcome = unpublish(&backend.array, store, nodes, backend.fence, id, from).await;
+            outcome.map(|()| csi::ControllerUnpublishVolumeResponse {})
+        })
+        .await
     }
 
     async fn validate_volume_capabilities(
         &self,
         request: Request<csi::ValidateVolumeCapabilitiesRequest>,
     ) -> Answer<csi::ValidateVolumeCapabilitiesResponse> {
-        let Driver { backends, prefix, .. } = &*self.driver;
         let request = request.into_inner();
-        let parsed = match parse::volume_id(&request.volume_id, backends, prefix) {
-            Ok(_) if request.volume_capabilities.is_empty() => Err(parse::Error::NoCapabilities),
-            parsed => parsed,
-        };
-        let (backend, id) = match parsed {
-            Ok(parsed) => parsed,
-            Err(error) => return self.refuse(Rpc::ValidateVolumeCapabilities, error).await,
-        };
-        let answer = validated(request, &backend);
-        let work = async move { validate(&backend.array, id).await.map(|()| answer) };
-        self.calls.run(Call::new(Rpc::ValidateVolumeCapabilities), work).await
+        let parsed = volume::validate(&request, self.backends(), self.prefix());
+        self.look(
+            Rpc::ValidateVolumeCapabilities,
+            parsed,
+            |_, (backend, Validation { id, known })| async move {
+                let verdict = validate(&backend.array, &id, known.map_err(|why| status::chain(&why))).await;
+                verdict.map(|verdict| answer::validated(request, verdict))
+            },
+        )
+        .await
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<csi::ListVolumesRequest>,
+    ) -> Answer<csi::ListVolumesResponse> {
+        let csi::ListVolumesRequest { max_entries, starting_token } = request.into_inner();
+        let parsed = Asked::parse(max_entries, &starting_token).map_err(parse::Error::from);
+        self.look(Rpc::ListVolumes, parsed, |driver, asked| async move {
+            let Driver { backends, store, prefix, .. } = &*driver;
+            list_volumes(backends, store, prefix, &asked).await.map(answer::listed)
+        })
+        .await
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<csi::ControllerGetVolumeRequest>,
+    ) -> Answer<csi::ControllerGetVolumeResponse> {
+        let parsed = id::volume(&request.get_ref().volume_id, self.backends(), self.prefix());
+        self.look(Rpc::ControllerGetVolume, parsed, |driver, (backend, id)| async move {
+            let Driver { store, nodes, .. } = &*driver;
+            get_volume(&backend, store, nodes, id).await.map(answer::found)
+        })
+        .await
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<csi::GetCapacityRequest>,
+    ) -> Answer<csi::GetCapacityResponse> {
+        let parsed = volume::capacity(request.get_ref(), self.backends());
+        self.look(Rpc::GetCapacity, parsed, |_, asked| async move {
+            let Some((backend, capabilities)) = asked else { return Ok(answer::capacity(Room::NONE)) };
+            capacity(&backend.array, &capabilities).await.map(answer::capacity)
+        })
+        .await
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<csi::ControllerExpandVolumeRequest>,
+    ) -> Answer<csi::ControllerExpandVolumeResponse> {
+        let parsed = volume::expand(request.get_ref(), self.backends(), self.prefix());
+        let id = |(id, _): &(VolumeId, _)| id.clone();
+        self.change(Rpc::ControllerExpandVolume, parsed, id, |_, backend, (id, range)| async move {
+            expand(&backend.array, id, range).await.map(|volume| answer::expanded(&volume))
+        })
+        .await
+    }
+
+    async fn controller_modify_volume(
+        &self,
+        request: Request<csi::ControllerModifyVolumeRequest>,
+    ) -> Answer<csi::ControllerModifyVolumeResponse> {
+        let parsed = volume::modify(request.into_inner(), self.backends(), self.prefix());
+        let id = |request: &crate::modify::Request| request.id.clone();
+        self.change(Rpc::ControllerModifyVolume, parsed, id, |_, backend, request| async move {
+            let outcome = modify(&backend.array, request).await;
+            outcome.map(|()| csi::ControllerModifyVolumeResponse {})
+        })
+        .await
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<csi::CreateSnapshotRequest>,
+    ) -> Answer<csi::CreateSnapshotResponse> {
+        let parsed = snapshot::take(request.get_ref(), self.backends(), self.prefix());
+        let id = |(id, _): &(SnapshotId, _)| place(id);
+        self.change(Rpc::CreateSnapshot, parsed, id, |_, backend, (id, source)| async move {
+            snapshots::take(&backend.array, id, source, SystemTime::now())
+                .await
+                .map(|taken| answer::taken(&taken))
+        })
+        .await
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<csi::DeleteSnapshotRequest>,
+    ) -> Answer<csi::DeleteSnapshotResponse> {
+        let parsed = id::snapshot(&request.get_ref().snapshot_id, self.backends());
+        self.remove(Rpc::DeleteSnapshot, parsed, place, |_, backend, id| async move {
+            snapshots::delete(&backend.array, id).await.map(|()| csi::DeleteSnapshotResponse {})
+        })
+        .await
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<csi::ListSnapshotsRequest>,
+    ) -> Answer<csi::ListSnapshotsResponse> {
+        let parsed = snapshot::list(request.get_ref(), self.backends(), self.prefix());
+        self.look(Rpc::ListSnapshots, parsed, |driver, (which, asked)| async move {
+            list_snapshots(&driver.backends, which, &asked).await.map(|page| answer::listed_snapshots(&page))
+        })
+        .await
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<csi::GetSnapshotRequest>,
+    ) -> Answer<csi::GetSnapshotResponse> {
+        let parsed = id::snapshot(&request.get_ref().snapshot_id, self.backends());
+        self.look(Rpc::GetSnapshot, parsed, |_, (backend, id)| async move {
+            snapshots::find(&backend.array, id).await.map(|found| answer::found_snapshot(&found))
+        })
+        .await
     }
 
     async fn controller_get_capabilities(
         &self,
         _: Request<csi::ControllerGetCapabilitiesRequest>,
     ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
-        use rpc::Type::{CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter};
-        let capabilities =
-            [CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter].map(|served| {
-                csi::ControllerServiceCapability {
-                    r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })),
-                }
-            });
-        Ok(Response::new(csi::ControllerGetCapabilitiesResponse { capabilities: capabilities.into() }))
-    }
-
-    async fn list_volumes(&self, _: Request<csi::ListVolumesRequest>) -> Answer<csi::ListVolumesResponse> {
-        not_served("ListVolumes")
+        Ok(Response::new(answer::capabilities()))
     }
 
     async fn controller_list_volume_health(
@@ -173,97 +333,8 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
     ) -> Answer<csi::ControllerGetVolumeHealthResponse> {
         not_served("ControllerGetVolumeHealth")
     }
-
-    async fn get_capacity(&self, _: Request<csi::GetCapacityRequest>) -> Answer<csi::GetCapacityResponse> {
-        not_served("GetCapacity")
-    }
-
-    async fn create_snapshot(
-        &self,
-        _: Request<csi::CreateSnapshotRequest>,
-    ) -> Answer<csi::CreateSnapshotResponse> {
-        not_served("CreateSnapshot")
-    }
-
-    async fn delete_snapshot(
-        &self,
-        _: Request<csi::DeleteSnapshotRequest>,
-    ) -> Answer<csi::DeleteSnapshotResponse> {
-        not_served("DeleteSnapshot")
-    }
-
-    async fn list_snapshots(
-        &self,
-        _: Request<csi::ListSnapshotsRequest>,
-    ) -> Answer<csi::ListSnapshotsResponse> {
-        not_served("ListSnapshots")
-    }
-
-    async fn get_snapshot(&self, _: Request<csi::GetSnapshotRequest>) -> Answer<csi::GetSnapshotResponse> {
-        not_served("GetSnapshot")
-    }
-
-    async fn controller_expand_volume(
-        &self,
-        _: Request<csi::ControllerExpandVolumeRequest>,
-    ) -> Answer<csi::ControllerExpandVolumeResponse> {
-        not_served("ControllerExpandVolume")
-    }
-
-    async fn controller_get_volume(
-        &self,
-        _: Request<csi::ControllerGetVolumeRequest>,
-    ) -> Answer<csi::ControllerGetVolumeResponse> {
-        not_served("ControllerGetVolume")
-    }
-
-    async fn controller_modify_volume(
-        &self,
-        _: Request<csi::ControllerModifyVolumeRequest>,
-    ) -> Answer<csi::ControllerModifyVolumeResponse> {
-        not_served("ControllerModifyVolume")
-    }
 }
 
 fn not_served<T>(method: &str) -> Answer<T> {
     Err(Status::unimplemented(format!("{method} is not served; ControllerGetCapabilities lists what is")))
-}
-
-fn created(created: Created) -> csi::CreateVolumeResponse {
-    let Created { volume, context } = created;
-    csi::CreateVolumeResponse {
-        volume: Some(csi::Volume {
-            capacity_bytes: volume.size.to_wire(),
-            volume_id: volume.id.to_string(),
-            volume_context: context.to_map(),
-            content_source: None,
-            accessible_topology: vec![],
-        }),
-    }
-}
-
-fn published(context: &PublishContext) -> csi::ControllerPublishVolumeResponse {
-    csi::ControllerPublishVolumeResponse { publish_context: context.to_map() }
-}
-
-/// Confirms what was asked if all of it can be served; else says what cannot, which is no error (CSI 1.13).
-fn validated<A>(
-    request: csi::ValidateVolumeCapabilitiesRequest,
-    backend: &Backend<A>,
-) -> csi::ValidateVolumeCapabilitiesResponse {
-    use csi::validate_volume_capabilities_response::Confirmed;
-    match parse::usable(&request, backend) {
-        Err(error) => {
-            csi::ValidateVolumeCapabilitiesResponse { confirmed: None, message: status::chain(&error) }
-        }
-        Ok(()) => csi::ValidateVolumeCapabilitiesResponse {
-            confirmed: Some(Confirmed {
-                volume_context: request.volume_context,
-                volume_capabilities: request.volume_capabilities,
-                parameters: request.parameters,
-                mutable_parameters: [].into(),
-            }),
-            message: String::new(),
-        },
-    }
 }

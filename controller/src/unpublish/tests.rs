@@ -1,5 +1,7 @@
 //! A volume's attachments, from the first publish to the last detach and its deletion, over the fakes.
 
+use std::collections::BTreeMap;
+
 use rds_csi_api::{AccessMode, Bytes, Portal};
 
 use super::*;
@@ -49,8 +51,8 @@ impl World {
             rights: Rights::Write,
         };
         let portal = Portal::parse("10.0.0.1", None).unwrap();
-        publish(&self.array, &self.store, self.fence, publish::Request { id: self.id.clone(), claim, portal })
-            .await
+        let request = publish::Request { id: self.id.clone(), claim, portal, reconnect: None };
+        publish(&self.array, &self.store, &self.nodes, self.fence, request).await
     }
 
     async fn detach(&self, from: From) -> Result<(), Error> {
@@ -240,6 +242,10 @@ impl Store for Contended {
         self.0.load(volume).await
     }
 
+    async fn list(&self) -> Result<BTreeMap<VolumeId, crate::attachments::Record>, store::Error> {
+        self.0.list().await
+    }
+
     async fn replace(
         &self,
         volume: &VolumeId,
@@ -263,9 +269,9 @@ async fn a_rollback_that_fails_does_not_hide_why_there_was_one() {
         mode: AccessMode::MultiNodeWriter,
         rights: Rights::Write,
     };
-    let request =
-        publish::Request { id: id.clone(), claim, portal: Portal::parse("10.0.0.1", None).unwrap() };
-    let refused = publish(&array, &store, Fence::Acl, request).await.unwrap_err();
+    let portal = Portal::parse("10.0.0.1", None).unwrap();
+    let request = publish::Request { id: id.clone(), claim, portal, reconnect: None };
+    let refused = publish(&array, &store, &FakeNodes::default(), Fence::Acl, request).await.unwrap_err();
     assert_eq!(refused, publish::Error::Array(array::Error::Missing(id)));
 }
 

@@ -3,7 +3,7 @@
 use rds_csi_api::csi;
 use tonic::Code;
 
-use crate::world::{self, World, assert_refused, shared_filesystem, wanted};
+use crate::world::{self, World, assert_refused, filesystem, shared_filesystem, wanted};
 
 const GIB: i64 = 1 << 30;
 
@@ -108,8 +108,11 @@ async fn bad_names_ids_and_parameters_are_refused_before_the_array_is_asked() {
     for name in ["", "a\nb", &"x".repeat(129)] {
         assert_refused(world.create(wanted(name, GIB)).await, Code::InvalidArgument, "volume name");
     }
-    for id in ["", "a b", "../a", "a\"; /disk remove [find]; :put \"", "$a", &"x".repeat(64)] {
-        assert_refused(world.delete(id).await, Code::InvalidArgument, "volume id");
+    assert_refused(world.delete("").await, Code::InvalidArgument, "volume_id is empty");
+    for id in ["a b", "../a", "a\"; /disk remove [find]; :put \"", "$a", &"x".repeat(64), "nixos-var"] {
+        let strange = csi::Volume { volume_id: id.into(), ..Default::default() };
+        assert_refused(world.publish(&strange, "w1", filesystem()).await, Code::NotFound, "");
+        world.delete(id).await.unwrap();
     }
     for (key, value, says) in [
         ("nvmeAdress", "10.0.0.1", "\"nvmeAdress\" = \"10.0.0.1\" is not known"),
@@ -127,6 +130,9 @@ async fn bad_names_ids_and_parameters_are_refused_before_the_array_is_asked() {
     let source = Some(csi::VolumeContentSource::default());
     let copy = csi::CreateVolumeRequest { volume_content_source: source, ..wanted("a", GIB) };
     assert_refused(world.create(copy).await, Code::InvalidArgument, "volume_content_source");
+    let mutable_parameters = [("iops".to_owned(), "1".to_owned())].into();
+    let modified = csi::CreateVolumeRequest { mutable_parameters, ..wanted("a", GIB) };
+    assert_refused(world.create(modified).await, Code::InvalidArgument, "\"iops\" cannot be changed");
     assert_eq!(world.commands(), 0);
     world.end().await;
 }
@@ -154,7 +160,7 @@ async fn what_is_validated_must_exist_and_be_possible() {
         let mut client = world.controller.csi();
         async move { client.validate_volume_capabilities(request).await.map(tonic::Response::into_inner) }
     };
-    let possible = vec![crate::world::filesystem()];
+    let possible = vec![filesystem()];
     let confirmed = validate(&volume.volume_id, possible.clone()).await.unwrap().confirmed.unwrap();
     assert_eq!(confirmed.volume_capabilities, possible);
     let impossible = validate(&volume.volume_id, vec![shared_filesystem()]).await.unwrap();
@@ -186,25 +192,29 @@ async fn a_subvolume_with_somebody_elses_files_in_it_is_left_alone() {
 #[tokio::test]
 async fn what_is_not_served_is_not_advertised() {
     use rds_csi_api::csi::controller_service_capability::Type;
-    use rds_csi_api::csi::controller_service_capability::rpc::Type::{
-        CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter,
-    };
+    use rds_csi_api::csi::controller_service_capability::rpc::Type as Rpc;
     let world = World::new().await;
     let mut client = world.controller.csi();
     let capabilities =
         client.controller_get_capabilities(csi::ControllerGetCapabilitiesRequest {}).await.unwrap();
-    let served: Vec<_> = capabilities
-        .into_inner()
-        .capabilities
-        .into_iter()
-        .map(|capability| match capability.r#type.unwrap() {
-            Type::Rpc(rpc) => rpc.r#type(),
+    let served = |wanted: Rpc| {
+        capabilities.get_ref().capabilities.iter().any(|capability| match capability.r#type.unwrap() {
+            Type::Rpc(rpc) => rpc.r#type() == wanted,
         })
-        .collect();
-    assert_eq!(served, [CreateDeleteVolume, PublishUnpublishVolume, SingleNodeMultiWriter]);
-    let refused = client.create_snapshot(csi::CreateSnapshotRequest::default()).await;
-    assert_refused(refused, Code::Unimplemented, "CreateSnapshot is not served");
+    };
+    for rpc in (1..=17).map(|number| Rpc::try_from(number).unwrap()) {
+        assert_eq!(served(rpc), !matches!(rpc, Rpc::GetVolumeHealth | Rpc::ListVolumeHealth), "{rpc:?}");
+    }
+    let refused = client.controller_get_volume_health(csi::ControllerGetVolumeHealthRequest::default()).await;
+    assert_refused(refused, Code::Unimplemented, "ControllerGetVolumeHealth is not served");
     let info = world.controller.identity().get_plugin_info(csi::GetPluginInfoRequest {}).await.unwrap();
     assert_eq!(info.into_inner().name, "rds.csi.srvlab.io");
+    let offered = world
+        .controller
+        .identity()
+        .get_plugin_capabilities(csi::GetPluginCapabilitiesRequest {})
+        .await
+        .unwrap();
+    assert!(format!("{offered:?}").contains("Online"), "{offered:?}");
     world.end().await;
 }

@@ -1,0 +1,177 @@
+//! What the verbs found, in the words of the wire.
+
+use rds_csi_api::csi::controller_service_capability::{Rpc, Type, rpc};
+use rds_csi_api::csi::volume_content_source as content;
+use rds_csi_api::csi::{self, VolumeContentSource};
+use rds_csi_api::{NodeName, PublishContext};
+
+use crate::array::{Snapshot, Source, Volume};
+use crate::backends::topology::Segments;
+use crate::capacity::Room;
+use crate::condition::Condition;
+use crate::create::Created;
+use crate::get_volume::Found;
+use crate::list_volumes::Listed;
+use crate::page::Page;
+use crate::validate::Verdict;
+
+/// What ControllerGetCapabilities tells. The health calls of CSI 1.13 are left out: VOLUME_CONDITION says the same, and sidecars
+/// of 1.12 refuse what they do not know.
+const SERVED: [rpc::Type; 15] = [
+    rpc::Type::CreateDeleteVolume,
+    rpc::Type::PublishUnpublishVolume,
+    rpc::Type::ListVolumes,
+    rpc::Type::ListVolumesPublishedNodes,
+    rpc::Type::GetVolume,
+    rpc::Type::GetCapacity,
+    rpc::Type::CreateDeleteSnapshot,
+    rpc::Type::ListSnapshots,
+    rpc::Type::GetSnapshot,
+    rpc::Type::CloneVolume,
+    rpc::Type::ExpandVolume,
+    rpc::Type::VolumeCondition,
+    rpc::Type::PublishReadonly,
+    rpc::Type::SingleNodeMultiWriter,
+    rpc::Type::ModifyVolume,
+];
+
+pub(super) fn capabilities() -> csi::ControllerGetCapabilitiesResponse {
+    let capability = |served: rpc::Type| csi::ControllerServiceCapability {
+        r#type: Some(Type::Rpc(Rpc { r#type: served.into() })),
+    };
+    csi::ControllerGetCapabilitiesResponse { capabilities: SERVED.map(capability).into() }
+}
+
+pub(super) fn created(created: Created) -> csi::CreateVolumeResponse {
+    let Created { volume: made, context, topology } = created;
+    csi::CreateVolumeResponse {
+        volume: Some(csi::Volume { volume_context: context.to_map(), ..volume(&made, &topology) }),
+    }
+}
+
+/// Its context is in its PersistentVolume; the array does not keep it.
+fn volume(volume: &Volume, topology: &Segments) -> csi::Volume {
+    csi::Volume {
+        capacity_bytes: volume.size.to_wire(),
+        volume_id: volume.id.to_string(),
+        volume_context: [].into(),
+        content_source: volume.source.as_ref().map(source),
+        accessible_topology: topology.to_wire(),
+    }
+}
+
+fn source(source: &Source) -> VolumeContentSource {
+    let r#type = match source {
+        Source::Snapshot(id) => {
+            content::Type::Snapshot(content::SnapshotSource { snapshot_id: id.to_string() })
+        }
+        Source::Volume(id) => content::Type::Volume(content::VolumeSource { volume_id: id.to_string() }),
+    };
+    VolumeContentSource { r#type: Some(r#type) }
+}
+
+/// A block device too has to be looked at again by its node, which confirms the size that it sees.
+pub(super) fn expanded(volume: &Volume) -> csi::ControllerExpandVolumeResponse {
+    csi::ControllerExpandVolumeResponse {
+        capacity_bytes: volume.size.to_wire(),
+        node_expansion_required: true,
+    }
+}
+
+pub(super) fn published(context: &PublishContext) -> csi::ControllerPublishVolumeResponse {
+    csi::ControllerPublishVolumeResponse { publish_context: context.to_map() }
+}
+
+/// Confirms what was asked if all of it can be served; else says what cannot, which is no error (CSI 1.13).
+pub(super) fn validated(
+    request: csi::ValidateVolumeCapabilitiesRequest,
+    verdict: Verdict,
+) -> csi::ValidateVolumeCapabilitiesResponse {
+    use csi::validate_volume_capabilities_response::Confirmed;
+    match verdict {
+        Verdict::Different(message) => csi::ValidateVolumeCapabilitiesResponse { confirmed: None, message },
+        Verdict::Confirmed => csi::ValidateVolumeCapabilitiesResponse {
+            confirmed: Some(Confirmed {
+                volume_context: request.volume_context,
+                volume_capabilities: request.volume_capabilities,
+                parameters: request.parameters,
+                mutable_parameters: request.mutable_parameters,
+            }),
+            message: String::new(),
+        },
+    }
+}
+
+pub(super) fn listed(page: Page<Listed>) -> csi::ListVolumesResponse {
+    use csi::list_volumes_response::{Entry, VolumeStatus};
+    let entry = |listed: Listed| Entry {
+        volume: Some(volume(&listed.volume, &listed.topology)),
+        status: Some(VolumeStatus {
+            published_node_ids: names(&listed.holders),
+            volume_condition: Some(condition(listed.condition)),
+        }),
+    };
+    csi::ListVolumesResponse {
+        entries: page.entries.into_iter().map(entry).collect(),
+        next_token: page.next.map(|token| token.to_string()).unwrap_or_default(),
+    }
+}
+
+pub(super) fn found(found: Found) -> csi::ControllerGetVolumeResponse {
+    use csi::controller_get_volume_response::VolumeStatus;
+    csi::ControllerGetVolumeResponse {
+        volume: Some(volume(&found.volume, &found.topology)),
+        status: Some(VolumeStatus {
+            published_node_ids: names(&found.holders),
+            volume_condition: Some(condition(found.condition)),
+        }),
+    }
+}
+
+fn names(nodes: &[NodeName]) -> Vec<String> {
+    nodes.iter().map(ToString::to_string).collect()
+}
+
+fn condition(condition: Condition) -> csi::VolumeCondition {
+    match condition {
+        Condition::Normal(message) => csi::VolumeCondition { abnormal: false, message },
+        Condition::Abnormal(message) => csi::VolumeCondition { abnormal: true, message },
+    }
+}
+
+pub(super) fn capacity(room: Room) -> csi::GetCapacityResponse {
+    csi::GetCapacityResponse {
+        available_capacity: room.available.to_wire(),
+        maximum_volume_size: Some(room.largest.to_wire()),
+        minimum_volume_size: Some(room.smallest.to_wire()),
+    }
+}
+
+/// Ready as soon as it is there: the array takes it at once, and copies nothing.
+fn snapshot(snapshot: &Snapshot) -> csi::Snapshot {
+    csi::Snapshot {
+        size_bytes: snapshot.size.to_wire(),
+        snapshot_id: snapshot.id.to_string(),
+        source_volume_id: snapshot.source.to_string(),
+        creation_time: Some(snapshot.taken.into()),
+        ready_to_use: true,
+        group_snapshot_id: String::new(),
+        accessible_topology: vec![],
+    }
+}
+
+pub(super) fn taken(taken: &Snapshot) -> csi::CreateSnapshotResponse {
+    csi::CreateSnapshotResponse { snapshot: Some(snapshot(taken)) }
+}
+
+pub(super) fn found_snapshot(found: &Snapshot) -> csi::GetSnapshotResponse {
+    csi::GetSnapshotResponse { snapshot: Some(snapshot(found)) }
+}
+
+pub(super) fn listed_snapshots(page: &Page<Snapshot>) -> csi::ListSnapshotsResponse {
+    let entry = |found: &Snapshot| csi::list_snapshots_response::Entry { snapshot: Some(snapshot(found)) };
+    csi::ListSnapshotsResponse {
+        entries: page.entries.iter().map(entry).collect(),
+        next_token: page.next.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}

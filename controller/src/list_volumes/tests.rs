@@ -1,0 +1,91 @@
+//! Listings of one array and of two, whole or not at all.
+
+use std::time::SystemTime;
+
+use rds_csi_api::{AccessMode, BackendName, Bytes, VolumeId};
+
+use super::*;
+use crate::array::Export;
+use crate::array::fake::{FakeArray, Fault, wanted};
+use crate::attachments::store::{InMemory, Revision};
+use crate::attachments::{Attachment, Record, Rights, Shape};
+use crate::backends::fake::backend;
+
+struct World {
+    backends: Backends<FakeArray>,
+    store: InMemory,
+}
+
+impl World {
+    /// The default array and another, each with volumes.
+    async fn new() -> Self {
+        let name: BackendName = "rack-2".parse().unwrap();
+        let here = backend(None, FakeArray::new(Bytes::gib(10)));
+        let there = backend(Some(name.clone()), FakeArray::new(Bytes::gib(10)));
+        for id in ["pvc-b", "pvc-a", "nixos-var"] {
+            here.array.create(&wanted(id, Bytes::gib(1))).await.unwrap();
+        }
+        there.array.create(&wanted("rack-2/pvc-c", Bytes::gib(1))).await.unwrap();
+        Self { backends: Backends::only(here).with(name, there), store: InMemory::default() }
+    }
+
+    /// The node holds the volume, by the record and on the array.
+    async fn attach(&self, id: &str, node: &str) {
+        let id: VolumeId = id.parse().unwrap();
+        let attachment = Attachment {
+            shape: Shape::Filesystem,
+            mode: AccessMode::SingleNodeWriter,
+            rights: Rights::Write,
+            since: SystemTime::UNIX_EPOCH,
+        };
+        let record = Record::default().with(node.parse().unwrap(), attachment);
+        let array = &self.backends.of(id.backend().as_ref()).unwrap().array;
+        array.admit(&id, &Export::to_hosts(record.hosts())).await.unwrap();
+        self.store.replace(&id, Revision::default(), record).await.unwrap();
+    }
+
+    async fn list(&self, most: i32, token: &str) -> Result<Page<Listed>, Error> {
+        let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+        list_volumes(&self.backends, &self.store, &prefix, &Asked::parse(most, token).unwrap()).await
+    }
+}
+
+fn told(page: &Page<Listed>) -> Vec<(String, Vec<String>)> {
+    let nodes = |listed: &Listed| listed.holders.iter().map(ToString::to_string).collect();
+    page.entries.iter().map(|listed| (listed.volume.id.to_string(), nodes(listed))).collect()
+}
+
+#[tokio::test]
+async fn volumes_of_all_arrays_are_listed_with_their_holders_page_by_page() {
+    let world = World::new().await;
+    world.attach("pvc-b", "w1").await;
+    world.attach("rack-2/pvc-c", "w2").await;
+    let expected = [("pvc-a", None), ("pvc-b", Some("w1")), ("rack-2/pvc-c", Some("w2"))];
+    let expected = expected.map(|(id, node)| (id.to_owned(), node.iter().map(ToString::to_string).collect()));
+    let whole = world.list(0, "").await.unwrap();
+    assert_eq!((told(&whole), &whole.next), (expected.to_vec(), &None));
+    let first = world.list(2, "").await.unwrap();
+    let second = world.list(2, &first.next.as_ref().unwrap().to_string()).await.unwrap();
+    assert_eq!([told(&first), told(&second)].concat(), expected);
+    assert_eq!(second.next, None);
+}
+
+#[tokio::test]
+async fn one_array_that_is_down_is_an_error_and_no_shorter_list() {
+    let world = World::new().await;
+    let other = world.backends.of(Some(&"rack-2".parse().unwrap())).unwrap();
+    other.array.fail_once(Fault::Before(array::Error::Unreachable { reason: "down".into() }));
+    let refused = world.list(0, "").await.unwrap_err();
+    assert!(refused.kind() == Kind::Unreachable && refused.to_string().contains("without it"), "{refused}");
+    assert_eq!(world.list(0, "").await.unwrap().entries.len(), 3);
+}
+
+#[tokio::test]
+async fn records_that_were_lost_are_an_error_and_no_list_of_nobody() {
+    let mut world = World::new().await;
+    world.attach("pvc-b", "w1").await;
+    world.store = InMemory::default();
+    let refused = world.list(0, "").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unreachable);
+    assert!(refused.to_string().contains("volume pvc-b is not known"), "{refused}");
+}
