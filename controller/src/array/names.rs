@@ -160,8 +160,8 @@ impl fmt::Display for Label {
             write!(f, " pv={}", short(pv, 40))?;
         }
         match (&self.namespace, &self.pvc) {
-            (Some(namespace), Some(pvc)) => write!(f, " pvc={}/{}", short(namespace, 30), short(pvc, 30)),
-            (None, Some(pvc)) => write!(f, " pvc={}", short(pvc, 30)),
+            (Some(namespace), Some(pvc)) => write!(f, " pvc={}/{}", short(namespace, 24), short(pvc, 26)),
+            (None, Some(pvc)) => write!(f, " pvc={}", short(pvc, 26)),
             (_, None) => Ok(()),
         }
     }

@@ -19,6 +19,7 @@ pub(super) struct Note<'a> {
     pub(super) parameters: Digest,
     pub(super) copied: Option<Copied<'a>>,
     pub(super) label: &'a Label,
+    pub(super) reconnect: Option<ReconnectPolicy>,
 }
 
 /// What a copy was asked for as.
@@ -33,7 +34,8 @@ impl fmt::Display for Note<'_> {
         if let Some(Copied { source, least }) = &self.copied {
             write!(f, " from={} asked={}", slot_of(source), asked(*least))?;
         }
-        self.label.fmt(f)
+        self.label.fmt(f)?;
+        self.reconnect.map_or(Ok(()), |policy| write!(f, " reconnect={policy}"))
     }
 }
 
@@ -109,10 +111,14 @@ mod tests {
             parameters: Digest::of([]),
             copied: Some(Copied { source: &source, least: Some(Bytes::new(4096)) }),
             label: &label,
+            reconnect: Some("600,2,5,off".parse().unwrap()),
         };
         let text = note.to_string();
-        assert_eq!(text, "rds-csi:blue params=c66e7f43 from=snap-a asked=4096 pv=pvc-1");
-        let facts = Facts::read(&format!("{text} reconnect=600,2,5,off"));
+        assert_eq!(
+            text,
+            "rds-csi:blue params=c66e7f43 from=snap-a asked=4096 pv=pvc-1 reconnect=600,2,5,off"
+        );
+        let facts = Facts::read(&text);
         assert_eq!(facts.cluster.as_deref(), Some("blue"));
         assert_eq!((facts.parameters, facts.asked), (Some(Digest::of([])), 4096));
         assert_eq!(facts.source(Some(&"far".parse().unwrap())), Some(source));

@@ -144,12 +144,13 @@ impl Place<'_> {
     }
 
     fn note(&self, wanted: &Wanted) -> String {
-        let Wanted { content, parameters, label, .. } = wanted;
+        let Wanted { content, reconnect, parameters, label, .. } = wanted;
         let copied = match content {
             Content::Empty(_) => None,
             Content::CopyOf { source, least, .. } => Some(Copied { source, least: *least }),
         };
-        Note { cluster: self.cluster, parameters: *parameters, copied, label }.to_string()
+        Note { cluster: self.cluster, parameters: *parameters, copied, label, reconnect: *reconnect }
+            .to_string()
     }
 
     pub(super) fn expand(&self, id: &VolumeId, to: Bytes) -> Call {

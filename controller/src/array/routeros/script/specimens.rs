@@ -41,6 +41,7 @@ pub(super) fn calls(
         port: 65535,
         // When a volume is made nobody is let in by name.
         export: if export.normal() == Export::Off { Export::Off } else { Export::AnyHost },
+        reconnect: Some("86400,86400,86400,86400".parse().unwrap()),
         parameters: Digest::of([]),
         label: label.clone(),
     };

@@ -104,7 +104,7 @@ fn a_create_is_called_as_it_should_be() {
         "volume=\"pvc-ci7ekz7itmjnhjcwijtbif2aaa\" pool=\"storage-pool\" \
              tcp=65535 hosts=\"\" switch=\"yes\" \
              note=\"rds-csi:production params=c66e7f43 pv=pvc-123e4567-e89b-12d3-a456-426614174000 \
-             pvc=shop/data-postgres-0\" bytes=9223372036854775807"
+             pvc=shop/data-postgres-0 reconnect=86400,86400,86400,86400\" bytes=9223372036854775807"
     );
 }
 
