@@ -54,11 +54,16 @@ impl<'rig> Driver<'rig> {
     /// A test that failed may have left its agents running, a cable pulled or a node frozen: that ends here, and does
     /// not fail the tests after it.
     pub async fn start(rig: &'rig Rig) -> Result<Self> {
+        Self::start_with(rig, &[]).await
+    }
+
+    /// As [`Self::start`], with arguments for the controller and for the agents beside those that they have here.
+    pub async fn start_with(rig: &'rig Rig, more: &[&str]) -> Result<Self> {
         let collector = Collector::start().await?;
         let endpoint = format!("http://{HOST}:{}", collector.port());
         for worker in rig.workers() {
             worker.recover().await?;
-            worker.start_agent(&["--otlp-endpoint", &endpoint]).await?;
+            worker.start_agent(&[&["--otlp-endpoint", &endpoint], more].concat()).await?;
         }
         let identity = rig.authority().issue(certificates::CONTROLLER)?;
         let controller = Controller::start(
@@ -78,7 +83,7 @@ impl<'rig> Driver<'rig> {
                 otlp_endpoint: Some(format!("http://127.0.0.1:{}", collector.port())),
                 cluster: "rig",
                 config: None,
-                flags: vec![],
+                flags: more.iter().map(ToString::to_string).collect(),
             },
         )
         .await?;
