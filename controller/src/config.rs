@@ -6,6 +6,7 @@ mod orphans;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -50,6 +51,13 @@ pub struct Args {
     #[command(flatten)]
     orphans: OrphanArgs,
 
+    /// How many volumes a node may hold; what the nodes' agents tell the scheduler
+    #[arg(
+        long, env = "RDS_CSI_MAX_VOLUMES_PER_NODE", value_name = "NUMBER",
+        default_value_t = const { NonZeroU16::new(128).unwrap() }
+    )]
+    max_volumes_per_node: NonZeroU16,
+
     /// Where to serve /healthz, /readyz and /metrics
     #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9808")]
     admin_listen: SocketAddr,
@@ -71,6 +79,8 @@ pub struct Config {
     pub agents: NodeAgents,
     /// Whether what nobody claims is looked for.
     pub orphans: Orphans,
+    /// How many volumes a node may hold.
+    pub volumes_per_node: NonZeroU16,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Logs and traces.
@@ -143,6 +153,7 @@ impl TryFrom<Args> for Config {
             agent_cert,
             agent_key,
             orphans,
+            max_volumes_per_node,
             admin_listen,
             otlp_endpoint,
             log_format,
@@ -171,6 +182,7 @@ impl TryFrom<Args> for Config {
             arrays,
             agents,
             orphans: orphans.try_into()?,
+            volumes_per_node: max_volumes_per_node,
             admin_listen,
             telemetry: telemetry::Config {
                 service: "rds-csi-controller",

@@ -3,10 +3,11 @@
 //! In this order, since a record can only restrict: cut off in between, the volume is held by a node that cannot reach it
 //! yet, and the repeat lets it in. The other way round a node would be let in that nobody knows of.
 
+use std::num::NonZeroU16;
 use std::time::SystemTime;
 
 use rds_csi_api::serve::telemetry;
-use rds_csi_api::{Failure, Kind, Portal, PublishContext, ReconnectPolicy, VolumeId};
+use rds_csi_api::{Failure, Kind, NodeName, Portal, PublishContext, ReconnectPolicy, VolumeId};
 
 use crate::array::{self, Array, Export};
 use crate::attachments::Record;
@@ -27,6 +28,15 @@ pub struct Request {
     pub reconnect: Option<ReconnectPolicy>,
 }
 
+/// What an attachment keeps to, beside the rules of its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How the array keeps others out.
+    pub fence: Fence,
+    /// How many volumes a node holds at most.
+    pub volumes_per_node: NonZeroU16,
+}
+
 /// Why the node does not hold the volume.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -36,14 +46,26 @@ pub enum Error {
         /// The volume.
         id: VolumeId,
         /// The node.
-        node: rds_csi_api::NodeName,
+        node: NodeName,
         /// The rule.
         #[source]
         source: Refusal,
     },
     /// There is no such node.
     #[error("node {0} is not known: give its agent with --node-agent, or correct the node id")]
-    NoSuchNode(rds_csi_api::NodeName),
+    NoSuchNode(NodeName),
+    /// It holds as many as it may. Two attachments at the same moment may both find room for one: the scheduler counts, too, and
+    /// this is for when it is not asked.
+    #[error(
+        "node {node} holds {most} volumes, and that is the most (--max-volumes-per-node): one of them must be detached first, \
+         or the pod placed elsewhere"
+    )]
+    NodeFull {
+        /// The node.
+        node: NodeName,
+        /// How many it may hold.
+        most: NonZeroU16,
+    },
     /// Nobody knows who holds it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -57,6 +79,7 @@ impl Failure for Error {
         match self {
             Self::Refused { source, .. } => source.kind(),
             Self::NoSuchNode(_) => Kind::Missing,
+            Self::NodeFull { .. } => Kind::Full,
             Self::Store(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
@@ -68,7 +91,7 @@ pub async fn publish(
     array: &impl Array,
     store: &impl Store,
     nodes: &impl Witness,
-    fence: Fence,
+    Limits { fence, volumes_per_node: most }: Limits,
     request: Request,
 ) -> Result<PublishContext, Error> {
     let Request { id, claim, portal, reconnect } = request;
@@ -81,6 +104,9 @@ pub async fn publish(
     let (record, revision) = match decision {
         Publish::Keep => (before, revision),
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
+        Publish::Attach(_) if holds(store, &node).await? >= usize::from(most.get()) => {
+            return Err(Error::NodeFull { node, most });
+        }
         Publish::Attach(record) => {
             let revision = store.replace(&id, revision, record.clone()).await?;
             (record, revision)
@@ -105,6 +131,11 @@ pub async fn publish(
             Err(error.into())
         }
     }
+}
+
+/// How many volumes a node holds.
+async fn holds(store: &impl Store, node: &NodeName) -> Result<usize, store::Error> {
+    Ok(store.list().await?.values().filter(|record| record.nodes().any(|holder| holder == node)).count())
 }
 
 /// What the node is to be told over the volume's own context: a policy that was modified since. The keep-alive time is none

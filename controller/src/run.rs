@@ -40,7 +40,7 @@ fn grace(arrays: &Arrays) -> Duration {
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { csi_socket, arrays, agents: nodes, orphans, admin_listen, telemetry } = config;
+    let Config { csi_socket, arrays, agents: nodes, volumes_per_node, orphans, admin_listen, telemetry } = config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
@@ -51,7 +51,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = if backends.constrain_topology() { Identity::ByTopology } else { Identity::Everywhere };
     let connected = backends.clone();
     let readiness = move || readiness(&connected);
-    let driver = Arc::new(Driver { backends, store: InMemory::default(), nodes, prefix });
+    let driver = Arc::new(Driver { backends, store: InMemory::default(), nodes, prefix, volumes_per_node });
     let search = search(orphans, &driver, &calls, &mut registry).await?;
 
     let admin_listener = TcpListener::bind(admin_listen)

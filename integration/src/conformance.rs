@@ -20,6 +20,9 @@ use crate::rig::{Plan, Rig};
 /// It takes about two minutes.
 const LIMIT: Duration = Duration::from_mins(10);
 
+/// A spec attaches as many volumes to the node as it may hold, and then one more.
+const VOLUMES_PER_NODE: &str = "4";
+
 /// The specs that may be skipped: the beginning of their names, and why. One that is not skipped any more comes off the list.
 const ALLOWED: &[Allowance] = &[Allowance {
     specs: "GroupController Service",
@@ -41,7 +44,7 @@ pub async fn run(order: &Order) -> Result<()> {
 }
 
 async fn judge(rig: &Rig, order: &Order) -> Result<()> {
-    let driver = Driver::start(rig).await?;
+    let driver = Driver::start_with(rig, &["--max-volumes-per-node", VOLUMES_PER_NODE]).await?;
     let suite = Suite::prepare(&driver)?;
     let ran = suite.run(order).await?;
     if let Some(path) = &order.report {

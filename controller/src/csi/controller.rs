@@ -1,6 +1,7 @@
 //! The Controller service.
 
 use std::future::Future;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,7 +26,7 @@ use crate::list_volumes::list_volumes;
 use crate::modify::modify;
 use crate::node_agents::Witness;
 use crate::page::Asked;
-use crate::publish::publish;
+use crate::publish::{Limits, publish};
 use crate::snapshot as snapshots;
 use crate::unpublish::unpublish;
 use crate::validate::validate;
@@ -41,6 +42,8 @@ pub struct Driver<A, S, W> {
     pub nodes: W,
     /// Which volumes of the arrays are the driver's.
     pub prefix: ManagedPrefix,
+    /// How many volumes a node holds at most.
+    pub volumes_per_node: NonZeroU16,
 }
 
 /// The service.
@@ -166,8 +169,9 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         let parsed = attachment::publish(request.get_ref(), self.backends(), self.prefix());
         let id = |request: &crate::publish::Request| request.id.clone();
         self.change(Rpc::ControllerPublishVolume, parsed, id, |driver, backend, request| async move {
-            let Driver { store, nodes, .. } = &*driver;
-            let context = publish(&backend.array, store, nodes, backend.fence, request).await;
+            let Driver { store, nodes, volumes_per_node, .. } = &*driver;
+            let limits = Limits { fence: backend.fence, volumes_per_node: *volumes_per_node };
+            let context = publish(&backend.array, store, nodes, limits, request).await;
             context.map(|context| answer::published(&context))
         })
         .await

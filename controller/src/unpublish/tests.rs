@@ -1,6 +1,8 @@
 //! A volume's attachments, from the first publish to the last detach and its deletion, over the fakes.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::time::SystemTime;
 
 use rds_csi_api::{AccessMode, Bytes, Portal};
 
@@ -8,10 +10,10 @@ use super::*;
 use crate::array::fake::{FakeArray, Fault};
 use crate::array::{Content, Digest, Label, Wanted};
 use crate::attachments::store::InMemory;
-use crate::attachments::{Claim, Rights, Shape, Testimony};
+use crate::attachments::{Attachment, Claim, Record, Rights, Shape, Testimony};
 use crate::delete::{self, delete};
 use crate::node_agents::fake::FakeNodes;
-use crate::publish::{self, publish};
+use crate::publish::{self, Limits, publish};
 
 /// One volume, and everything that a verb needs.
 struct World {
@@ -24,6 +26,10 @@ struct World {
 
 fn node(name: &str) -> NodeName {
     name.parse().unwrap()
+}
+
+fn limits(fence: Fence) -> Limits {
+    Limits { fence, volumes_per_node: NonZeroU16::new(3).unwrap() }
 }
 
 impl World {
@@ -52,7 +58,7 @@ impl World {
         };
         let portal = Portal::parse("10.0.0.1", None).unwrap();
         let request = publish::Request { id: self.id.clone(), claim, portal, reconnect: None };
-        publish(&self.array, &self.store, &self.nodes, self.fence, request).await
+        publish(&self.array, &self.store, &self.nodes, limits(self.fence), request).await
     }
 
     async fn detach(&self, from: From) -> Result<(), Error> {
@@ -87,6 +93,32 @@ async fn the_array_lets_in_exactly_the_nodes_that_hold_the_volume() {
     }
     assert_eq!((world.export(), world.holders().await), (Export::Off, vec![]));
     assert_eq!(world.array.fences(), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_holds_as_many_volumes_as_it_may_takes_no_more() {
+    let world = World::new(Fence::Acl).await;
+    for id in ["pvc-b", "pvc-c", "pvc-d"] {
+        let held = Attachment {
+            shape: Shape::Block,
+            mode: AccessMode::MultiNodeWriter,
+            rights: Rights::Write,
+            since: SystemTime::UNIX_EPOCH,
+        };
+        let record = Record::default().with(node("w1"), held);
+        world.store.replace(&id.parse().unwrap(), store::Revision::default(), record).await.unwrap();
+    }
+    let refused = world.attach("w1").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Full);
+    assert!(refused.to_string().contains("node w1 holds 3 volumes"), "{refused}");
+    assert_eq!((world.export(), world.holders().await), (Export::Off, vec![]));
+    world.attach("w2").await.unwrap();
+
+    let (id, revision) =
+        ("pvc-b".parse().unwrap(), world.store.load(&"pvc-b".parse().unwrap()).await.unwrap().revision);
+    world.store.replace(&id, revision, Record::default()).await.unwrap();
+    world.attach("w1").await.unwrap();
+    world.attach("w1").await.expect("to repeat it is no volume more");
 }
 
 #[tokio::test]
@@ -271,7 +303,8 @@ async fn a_rollback_that_fails_does_not_hide_why_there_was_one() {
     };
     let portal = Portal::parse("10.0.0.1", None).unwrap();
     let request = publish::Request { id: id.clone(), claim, portal, reconnect: None };
-    let refused = publish(&array, &store, &FakeNodes::default(), Fence::Acl, request).await.unwrap_err();
+    let refused =
+        publish(&array, &store, &FakeNodes::default(), limits(Fence::Acl), request).await.unwrap_err();
     assert_eq!(refused, publish::Error::Array(array::Error::Missing(id)));
 }
 

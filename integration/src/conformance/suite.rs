@@ -86,6 +86,7 @@ impl<'rig> Suite<'rig> {
             .arg(flag("testvolumesize", &VOLUME))
             .arg(flag("testvolumeexpandsize", &EXPANDED))
             .arg(flag("testvolumemutableparameters", &file("mutable.yaml")))
+            .arg(flag("testnodevolumeattachlimit", &true))
             .arg(format!("--ginkgo.json-report={}", report.display()))
             .arg(format!("--ginkgo.timeout={}s", LIMIT.as_secs()))
             .args(["--ginkgo.succinct", "--ginkgo.no-color"])
