@@ -17,13 +17,13 @@ struct Arguments {
     /// The seed of the specs' order, as a run before told it
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u32>,
-    /// Where to keep Ginkgo's report (JSON)
-    #[arg(long, value_name = "PATH")]
-    report: Option<PathBuf>,
+    /// Where to keep Ginkgo's reports (JSON)
+    #[arg(long, value_name = "FOLDER")]
+    reports: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { csi_sanity, focus, seed, report } = Arguments::parse();
-    conformance::run(&Order { program: csi_sanity, focus, seed, report }).await
+    let Arguments { csi_sanity, focus, seed, reports } = Arguments::parse();
+    conformance::run(&Order { program: csi_sanity, focus, seed, reports }).await
 }

@@ -1,5 +1,6 @@
 //! csi-sanity as a process: what it is told, and the commands by which it does kubelet's part inside the guest.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ const EXPANDED: u64 = 128 * MIB;
 const STAGING: &str = "/var/lib/kubelet/plugins/kubernetes.io/csi/rds.csi.srvlab.io/conformance/globalmount";
 const TARGETS: &str = "/var/lib/kubelet/pods/conformance/volumes/kubernetes.io~csi/conformance";
 
+/// What a StorageClass may say.
+const PARAMETERS: &str = "reconnectDelay: \"2\"\n";
+
 /// What a VolumeAttributesClass may say.
 const MUTABLE_PARAMETERS: &str = "ctrlLossTmo: \"600\"\n";
 
@@ -37,8 +41,43 @@ pub struct Order {
     pub focus: Option<String>,
     /// The seed of the order, to run it as it was.
     pub seed: Option<u32>,
-    /// Where to keep its report.
-    pub report: Option<PathBuf>,
+    /// The folder to keep its reports in.
+    pub reports: Option<PathBuf>,
+}
+
+/// What the suite asks for when it creates volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volumes {
+    Filesystem,
+    Block,
+}
+
+impl Volumes {
+    /// As csi-sanity calls it.
+    pub(super) fn access_type(self) -> &'static str {
+        match self {
+            Self::Filesystem => "mount",
+            Self::Block => "block",
+        }
+    }
+
+    /// Which specs are to run with them. To the array all volumes are alike, so block volumes differ on the node only.
+    pub(super) fn focus(self, order: &Order) -> Option<&str> {
+        let own = match self {
+            Self::Filesystem => None,
+            Self::Block => Some("Node Service"),
+        };
+        order.focus.as_deref().or(own)
+    }
+}
+
+impl fmt::Display for Volumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filesystem => "filesystem",
+            Self::Block => "block",
+        })
+    }
 }
 
 /// The suite, ready to run against a driver.
@@ -65,13 +104,14 @@ impl<'rig> Suite<'rig> {
             "check",
             r#"if [ -d "$1" ]; then echo directory; elif [ -f "$1" ]; then echo file; elif [ -e "$1" ]; then echo other; else echo not_found; fi"#,
         )?;
+        fs::write(folder.join("parameters.yaml"), PARAMETERS)?;
         fs::write(folder.join("mutable.yaml"), MUTABLE_PARAMETERS)?;
         Ok(Self { folder, worker, controller: driver.controller().endpoint() })
     }
 
     /// Runs it to its end, and returns the report that it wrote. That specs failed is no error here.
-    pub(super) async fn run(&self, order: &Order) -> Result<Vec<u8>> {
-        let report = self.folder.join("report.json");
+    pub(super) async fn run(&self, order: &Order, volumes: Volumes) -> Result<Vec<u8>> {
+        let report = self.folder.join(format!("{}.json", volumes.access_type()));
         let flag = |name: &str, value: &dyn std::fmt::Display| format!("--csi.{name}={value}");
         let file = |name: &str| self.folder.join(name).display().to_string();
         let mut command = Command::new(&order.program);
@@ -83,14 +123,16 @@ impl<'rig> Suite<'rig> {
             .args(["createstagingpathcmd", "createmountpathcmd"].map(|name| flag(name, &file("create"))))
             .args(["removestagingpathcmd", "removemountpathcmd"].map(|name| flag(name, &file("remove"))))
             .arg(flag("checkpathcmd", &file("check")))
+            .arg(flag("testvolumeaccesstype", &volumes.access_type()))
             .arg(flag("testvolumesize", &VOLUME))
             .arg(flag("testvolumeexpandsize", &EXPANDED))
+            .arg(flag("testvolumeparameters", &file("parameters.yaml")))
             .arg(flag("testvolumemutableparameters", &file("mutable.yaml")))
             .arg(flag("testnodevolumeattachlimit", &true))
             .arg(format!("--ginkgo.json-report={}", report.display()))
             .arg(format!("--ginkgo.timeout={}s", LIMIT.as_secs()))
             .args(["--ginkgo.succinct", "--ginkgo.no-color"])
-            .args(order.focus.as_ref().map(|focus| format!("--ginkgo.focus={focus}")))
+            .args(volumes.focus(order).map(|focus| format!("--ginkgo.focus={focus}")))
             .args(order.seed.map(|seed| format!("--ginkgo.seed={seed}")))
             .kill_on_drop(true);
         let status =
