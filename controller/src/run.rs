@@ -40,7 +40,8 @@ fn grace(arrays: &Arrays) -> Duration {
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished, and no ssh is left behind.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    let Config { csi_socket, arrays, agents: nodes, volumes_per_node, orphans, admin_listen, telemetry } = config;
+    let Config { csi_socket, arrays, agents: nodes, volumes_per_node, orphans, admin_listen, telemetry } =
+        config;
     let telemetry = telemetry::init(&telemetry)?;
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);

@@ -51,6 +51,7 @@ pub async fn run(order: &Order) -> Result<()> {
     let judged = tokio::time::timeout(LIMIT, judge(&rig, order)).await;
     let judged = judged.unwrap_or_else(|_| bail!("the suite has not ended after {LIMIT:?}"));
     if judged.is_err() {
+        eprintln!("{}", suite::complaints(&rig));
         eprintln!("{}", rig.diagnosis().await);
     }
     let gone = rig.teardown().await;
@@ -68,7 +69,7 @@ async fn judge(rig: &Rig, order: &Order) -> Result<()> {
             fs::write(&path, &ran).with_context(|| format!("cannot write {}", path.display()))?;
         }
         let report = Report::parse(&ran)?;
-        println!("{volumes} volumes\n{}", report.told(ALLOWED));
+        println!("\n\ncsi-sanity, {volumes} volumes\n{}\n", report.told(ALLOWED));
         let part = if volumes.focus(order).is_some() { Part::Some } else { Part::All };
         verdicts.push(report.verdict(ALLOWED, part));
     }

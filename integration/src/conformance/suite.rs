@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::driver::Driver;
 use crate::programs;
-use crate::rig::Worker;
+use crate::rig::{Rig, Worker};
 
 const MIB: u64 = 1 << 20;
 
@@ -22,6 +22,9 @@ const EXPANDED: u64 = 128 * MIB;
 /// Where kubelet stages volumes, and where it publishes them; the suite appends `/target` to the latter.
 const STAGING: &str = "/var/lib/kubelet/plugins/kubernetes.io/csi/rds.csi.srvlab.io/conformance/globalmount";
 const TARGETS: &str = "/var/lib/kubelet/pods/conformance/volumes/kubernetes.io~csi/conformance";
+
+/// The file, in the suite's folder, of what it says beside its results.
+const COMPLAINTS: &str = "complaints";
 
 /// What a StorageClass may say.
 const PARAMETERS: &str = "reconnectDelay: \"2\"\n";
@@ -93,7 +96,7 @@ impl<'rig> Suite<'rig> {
     pub(super) fn prepare(driver: &Driver<'rig>) -> Result<Self> {
         let rig = driver.rig();
         let worker = rig.worker("w1");
-        let folder = rig.directory().join("conformance");
+        let folder = folder(rig);
         fs::create_dir_all(&folder)?;
         // The last part is made without -p: a directory that the spec before could not empty is an error.
         in_guest(&folder, worker, "create", r#"mkdir -p "${1%/*}" && mkdir "$1" && echo "$1""#)?;
@@ -134,6 +137,7 @@ impl<'rig> Suite<'rig> {
             .args(["--ginkgo.succinct", "--ginkgo.no-color"])
             .args(volumes.focus(order).map(|focus| format!("--ginkgo.focus={focus}")))
             .args(order.seed.map(|seed| format!("--ginkgo.seed={seed}")))
+            .stderr(fs::File::options().create(true).append(true).open(self.folder.join(COMPLAINTS))?)
             .kill_on_drop(true);
         let status =
             command.status().await.with_context(|| format!("cannot run {}", order.program.display()))?;
@@ -145,6 +149,15 @@ impl<'rig> Suite<'rig> {
     pub(super) async fn leftovers(&self) -> Result<String> {
         self.worker.sh(&format!("find {STAGING} {TARGETS} 2>/dev/null || true")).await
     }
+}
+
+/// What the suite and the commands that it ran have said on standard error.
+pub(super) fn complaints(rig: &Rig) -> String {
+    fs::read_to_string(folder(rig).join(COMPLAINTS)).unwrap_or_default()
+}
+
+fn folder(rig: &Rig) -> PathBuf {
+    rig.directory().join("conformance")
 }
 
 /// A program here that runs a shell script there, with the path it is given as `$1`.
