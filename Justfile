@@ -51,11 +51,11 @@ simulator *args:
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"
 
-# Do what CI does: format, lint, deny, test, demo, and say what took how long
+# Do what CI does: format, lint, deny, test, conformance, demo, and say what took how long
 ci:
     #!/usr/bin/env bash
     set -uo pipefail
-    steps=(format lint deny test demo)
+    steps=(format lint deny test conformance demo)
     declare -A result
     began=$SECONDS
     status=0
@@ -67,13 +67,13 @@ ci:
         result[$step]="$( (( status == 0 )) && echo passed || echo FAILED ) $took"
         if (( status != 0 )); then break; fi
     done
-    printf '\n%-8s  %-7s  %6s\n' step result time
+    printf '\n%-11s  %-7s  %6s\n' step result time
     for step in "${steps[@]}" total; do
         read -r outcome took <<<"${result[$step]:-"not-run 0"}"
         if [[ $step == total ]]; then
             outcome=$( (( status == 0 )) && echo passed || echo FAILED ); took=$(( SECONDS - began ))
         fi
-        printf '%-8s  %-7s  %3dm%02ds\n' "$step" "$outcome" $(( took / 60 )) $(( took % 60 ))
+        printf '%-11s  %-7s  %3dm%02ds\n' "$step" "$outcome" $(( took / 60 )) $(( took % 60 ))
     done
     exit "$status"
 
