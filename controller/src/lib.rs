@@ -13,6 +13,7 @@ pub mod config;
 pub mod create;
 pub mod csi;
 pub mod delete;
+pub mod doctor;
 pub mod expand;
 pub mod get_volume;
 pub mod holders;

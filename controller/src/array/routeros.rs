@@ -26,6 +26,7 @@ use session::{Call, Session};
 
 #[cfg(any(test, feature = "fake"))]
 pub use script::specimens::{lines, saying};
+pub(crate) use script::{literally, quote};
 pub use session::{Destination, Keeper, Settings};
 
 /// The array.
@@ -58,6 +59,11 @@ impl RouterOs {
     /// The RouterOS release that it runs, such as `7.21.2`, if it is connected now.
     pub fn version(&self) -> Option<String> {
         self.session.version().map(|version| version.to_string())
+    }
+
+    /// Runs statements with the volume's slot in `$volume`; what they printed. For who examines an array.
+    pub(crate) async fn ask(&self, id: &VolumeId, statements: &str) -> Result<String, Error> {
+        self.run(script::examination(id, statements), &Concerns::of(id)).await
     }
 
     /// Runs one call; what it printed before its report.

@@ -5,6 +5,7 @@
 mod agent;
 mod array;
 mod attachments;
+mod doctor;
 mod kubernetes;
 mod orphans;
 mod outages;

@@ -242,6 +242,12 @@ fn call(name: &'static str, body: &'static str, arguments: Arguments) -> Call {
     Call { name, body: body.into(), arguments, answer_limit: LONGEST_ANSWER, about }
 }
 
+/// Whatever an examination wants to know. Who writes it puts values in by [`quote`], and in no other way.
+pub(super) fn examination(id: &VolumeId, statements: &str) -> Call {
+    let Arguments { text: arguments, about } = Arguments::of(id);
+    Call { name: "doctor", body: statements.into(), arguments, answer_limit: LONGEST_ANSWER, about }
+}
+
 /// What a body is called with.
 struct Arguments {
     text: String,
@@ -313,12 +319,12 @@ fn host_list(export: &Export) -> String {
 }
 
 /// A text as a RouterOS string: whatever it holds, it is one value and nothing else.
-fn quote<'a>(text: impl Into<Cow<'a, str>>) -> Quoted<'a> {
+pub(crate) fn quote<'a>(text: impl Into<Cow<'a, str>>) -> Quoted<'a> {
     Quoted(text.into())
 }
 
 /// A text that is written as a RouterOS string.
-struct Quoted<'a>(Cow<'a, str>);
+pub(crate) struct Quoted<'a>(Cow<'a, str>);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -335,7 +341,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A text as a regular expression (POSIX extended) that matches it and nothing else.
-fn literally(text: &str) -> String {
+pub(crate) fn literally(text: &str) -> String {
     let mut expression = String::with_capacity(text.len());
     for c in text.chars() {
         if !c.is_ascii_alphanumeric() && !matches!(c, '/' | ':' | '_' | '-') {

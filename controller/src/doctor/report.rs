@@ -1,0 +1,222 @@
+//! What was found: a line for every check, for people and as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::check::{Check, Way};
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Outcome {
+    /// It was tried, and holds.
+    Proved,
+    /// It holds well enough, and should be better.
+    Warning,
+    /// It was tried, and does not hold.
+    Failed,
+    /// It could not be tried from here.
+    NotProved,
+    /// What it rests on did not hold.
+    Skipped,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Proved, Self::Warning, Self::Failed, Self::NotProved, Self::Skipped];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Warning => "warning",
+            Self::Failed => "FAILED",
+            Self::NotProved => "not proved",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    outcome: Outcome,
+    evidence: String,
+}
+
+/// What was found so far.
+#[derive(Debug)]
+pub(super) struct Report {
+    lines: [Option<Line>; Check::ALL.len()],
+}
+
+/// A report in which every check has its line.
+#[derive(Debug)]
+pub(super) struct Finished(Vec<(Check, Line)>);
+
+impl Report {
+    pub(super) fn new() -> Self {
+        Self { lines: [const { None }; Check::ALL.len()] }
+    }
+
+    /// Notes how a check came out. The first word on it stands.
+    pub(super) fn note(&mut self, check: Check, outcome: Outcome, evidence: impl Into<String>) {
+        let line = &mut self.lines[check as usize];
+        if line.is_none() {
+            *line = Some(Line { outcome, evidence: evidence.into() });
+        }
+    }
+
+    /// Whether it is known how a check came out.
+    pub(super) fn has(&self, check: Check) -> bool {
+        self.lines[check as usize].is_some()
+    }
+
+    /// The same for all of them.
+    pub(super) fn note_all(&mut self, checks: &[Check], outcome: Outcome, evidence: &str) {
+        for check in checks {
+            self.note(*check, outcome, evidence);
+        }
+    }
+
+    /// Whatever has no line yet was skipped.
+    pub(super) fn finish(self) -> Finished {
+        let mut because = None;
+        let lines = self.lines.into_iter().zip(Check::ALL).map(|(line, check)| match line {
+            Some(line) => {
+                if matches!(line.outcome, Outcome::Failed | Outcome::NotProved) {
+                    because = Some(check);
+                }
+                line
+            }
+            None => Line {
+                outcome: Outcome::Skipped,
+                evidence: because
+                    .map_or_else(|| "not reached".into(), |check| format!("not reached: see {}", check.id())),
+            },
+        });
+        let lines: Vec<_> = lines.collect();
+        Finished(Check::ALL.into_iter().zip(lines).collect())
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    result: &'static str,
+    fences: Vec<&'static str>,
+    checks: Vec<JsonLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    id: &'static str,
+    checked: &'static str,
+    result: Outcome,
+    evidence: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    todo: Option<&'static str>,
+}
+
+impl Finished {
+    /// Whether nothing failed. What could not be tried is no failure, and no proof.
+    pub(super) fn is_good(&self) -> bool {
+        self.count(Outcome::Failed) == 0
+    }
+
+    /// The ways to fence that hold on this array.
+    pub(super) fn fences(&self) -> Vec<&'static str> {
+        let proved = |check: &Check| self.0[*check as usize].1.outcome == Outcome::Proved;
+        Way::ALL.into_iter().filter(|way| way.rests_on().iter().all(proved)).map(Way::as_str).collect()
+    }
+
+    /// As one JSON object.
+    pub(super) fn json(&self) -> String {
+        let checks = self.0.iter().map(|(check, line)| JsonLine {
+            id: check.id(),
+            checked: check.says(),
+            result: line.outcome,
+            evidence: &line.evidence,
+            todo: todo(*check, line),
+        });
+        let result = if self.is_good() { "good" } else { "failed" };
+        let json = Json { result, fences: self.fences(), checks: checks.collect() };
+        serde_json::to_string_pretty(&json).expect("texts are JSON")
+    }
+
+    /// As a table for people.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        for (check, line) in &self.0 {
+            let (outcome, id) = (line.outcome.as_str(), check.id());
+            let _ = writeln!(text, "{outcome:<10}  {id:<17}  {}", check.says());
+            if !line.evidence.is_empty() {
+                let _ = writeln!(text, "{:31}{}", "", one_line(&line.evidence));
+            }
+            if let Some(todo) = todo(*check, line) {
+                let _ = writeln!(text, "{:31}to do: {todo}", "");
+            }
+        }
+        let counts = Outcome::ALL.into_iter().map(|outcome| (self.count(outcome), outcome));
+        let counts = counts.filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts.map(|(count, outcome)| format!("{count} {}", outcome.as_str())).collect();
+        let fences = self.fences();
+        let fences = if fences.is_empty() { "none".to_owned() } else { fences.join(", ") };
+        let _ = writeln!(text, "\n{}\nfences proved: {fences}", counts.join(", "));
+        text
+    }
+
+    fn count(&self, outcome: Outcome) -> usize {
+        self.0.iter().filter(|(_, line)| line.outcome == outcome).count()
+    }
+}
+
+fn todo(check: Check, line: &Line) -> Option<&'static str> {
+    match line.outcome {
+        Outcome::Warning | Outcome::Failed | Outcome::NotProved => Some(check.mend()),
+        Outcome::Proved | Outcome::Skipped => None,
+    }
+}
+
+/// What the array said may have lines of its own.
+fn one_line(text: &str) -> String {
+    text.split(['\r', '\n']).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_reached_names_what_it_waits_for() {
+        let mut report = Report::new();
+        report.note(Check::Address, Outcome::Proved, "it does");
+        report.note(Check::HostKey, Outcome::Failed, "another\nkey");
+        report.note(Check::HostKey, Outcome::Proved, "a second word does not count");
+        let report = report.finish();
+        assert!(!report.is_good() && report.fences().is_empty());
+        let table = report.table();
+        assert!(table.contains("FAILED      host-key") && table.contains("another | key"), "{table}");
+        assert!(
+            table.contains("skipped     login") && table.contains("not reached: see host-key"),
+            "{table}"
+        );
+        assert!(table.ends_with("fences proved: none\n"), "{table}");
+        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!((&json["result"], &json["checks"][1]["result"]), (&"failed".into(), &"failed".into()));
+        assert_eq!(json["checks"][1]["todo"], Check::HostKey.mend());
+        assert_eq!(json["checks"].as_array().map(Vec::len), Some(Check::ALL.len()));
+    }
+
+    #[test]
+    fn a_fence_is_proved_by_all_that_it_rests_on() {
+        for missing in [None].into_iter().chain(Way::Acl.rests_on().iter().map(Some)) {
+            let mut report = Report::new();
+            if let Some(check) = missing {
+                report.note(*check, Outcome::NotProved, "");
+            }
+            report.note_all(Way::Acl.rests_on(), Outcome::Proved, "");
+            let report = report.finish();
+            let expected: &[&str] = if missing.is_none() { &["acl"] } else { &[] };
+            assert_eq!(report.fences(), expected);
+            assert!(report.is_good(), "what is not proved has not failed");
+        }
+    }
+}
