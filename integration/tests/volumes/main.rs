@@ -4,6 +4,7 @@ mod agent;
 mod attaching;
 mod copies;
 mod data;
+mod doctor;
 mod failures;
 mod growth;
 mod using;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
             agent::only_the_controller_may_call_the_internal_api,
         )
         .test("the_agent_tells_people_what_it_holds", agent::the_agent_tells_people_what_it_holds)
+        .test("everything_is_proved_on_a_real_target", doctor::everything_is_proved_on_a_real_target)
         .run()
 }
 
