@@ -9,5 +9,6 @@ mod doctor;
 mod kubernetes;
 mod orphans;
 mod outages;
+mod stress;
 mod volumes;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rds_csi_integration::simulator::{Effect, Fault, keys};
+use rds_csi_integration::simulator::{Dialect, Effect, Fault, Numbers, Unset, Version, keys};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
@@ -11,7 +11,7 @@ use crate::world::{self, Site, World, assert_refused, filesystem, wanted};
 const GIB: i64 = 1 << 30;
 
 /// Repeats a call as a sidecar does, as long as it is unavailable.
-async fn until_available<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status>
+pub(crate) async fn until_available<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<T, Status>>,
 {
@@ -64,6 +64,34 @@ async fn a_wrong_host_key_is_never_talked_to() {
     let volume = until_available(|| world.create(wanted("a", GIB))).await.unwrap();
     world.delete(&volume.volume_id).await.unwrap();
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_release_that_is_too_old_reads_so_and_is_sent_nothing_else() {
+    let old = Dialect { version: Version::new(7, 18), numbers: Numbers::Floats, unset: Unset::Absent };
+    let (simulator, site) = world::simulator(|options| options.dialect = old).await;
+    let controller = world::controller(&site, |_| {}).await;
+    let refused = world::create(&controller, wanted("a", GIB)).await;
+    assert_refused(refused, Code::Unavailable, "RouterOS 7.18 is too old: 7.21 or newer is needed");
+    let sent = simulator.commands().lines;
+    assert!(sent.iter().all(|line| line.line == ":put [/system/resource get version]"), "{sent:#?}");
+    // A newer release after an upgrade, it goes on by itself.
+    simulator.stop().await.unwrap();
+    let simulator = site.occupy(|_| {}).await;
+    let world = World { simulator, controller, site };
+    let volume = until_available(|| world.create(wanted("a", GIB))).await.unwrap();
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_version_is_told_as_it_came() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    simulator.inject(Fault::new(Effect::Garbage));
+    let controller = world::controller(&site, |_| {}).await;
+    let refused = world::create(&controller, wanted("a", GIB)).await;
+    assert_refused(refused, Code::Unavailable, "asked for its RouterOS version, the array said");
+    controller.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -47,6 +47,10 @@ pub struct Settings {
     pub keep_alive: Duration,
 }
 
+/// How much longer a call waits that was sent: its line ends at the same time, and the connection is judged by it, before the
+/// caller goes on to the next call.
+const VERDICT: Duration = Duration::from_millis(250);
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Error {
@@ -97,12 +101,16 @@ impl Session {
     pub(super) async fn run(&self, call: Call) -> Result<Reply, Error> {
         let deadline = Instant::now() + self.settings.command_timeout;
         let about = call.about.clone();
-        let mut ticket = self.queue.enter(call, deadline);
-        let outcome = match timeout_at(deadline, ticket.outcome()).await {
+        let mut ticket = self.queue.enter(call);
+        let mut waited = timeout_at(deadline, ticket.outcome()).await;
+        if waited.is_err() && !ticket.give_up() {
+            waited = timeout_at(deadline + VERDICT, ticket.outcome()).await;
+        }
+        let outcome = match waited {
             Ok(Some(outcome)) => outcome,
             Ok(None) => Err(Error::Lost("the program is shutting down".into())),
-            Err(_) if ticket.give_up() => Err(Error::Unreachable(self.why_it_waited(&about))),
-            Err(_) => Err(Error::Late),
+            Err(_) if ticket.was_sent() => Err(Error::Late),
+            Err(_) => Err(Error::Unreachable(self.why_it_waited(&about))),
         };
         self.queue.note(about, &outcome);
         outcome

@@ -44,7 +44,6 @@ pub(super) struct Waiting {
     ticket: u64,
     call: Call,
     company: Company,
-    deadline: Instant,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -61,6 +60,7 @@ pub(super) struct Ticket<'queue> {
     queue: &'queue Queue,
     number: u64,
     answer: oneshot::Receiver<Outcome>,
+    given_up: bool,
 }
 
 /// What one session takes at once.
@@ -78,7 +78,7 @@ pub(super) struct Stuck<'queue> {
 
 impl Queue {
     /// Lines up.
-    pub(super) fn enter(&self, call: Call, deadline: Instant) -> Ticket<'_> {
+    pub(super) fn enter(&self, call: Call) -> Ticket<'_> {
         let (sender, receiver) = oneshot::channel();
         let mut inner = self.lock();
         inner.tickets += 1;
@@ -91,10 +91,10 @@ impl Queue {
             } else {
                 Company::Any
             };
-            inner.waiting.push_back(Waiting { ticket, call, company, deadline, answer: sender });
+            inner.waiting.push_back(Waiting { ticket, call, company, answer: sender });
             self.arrived.notify_one();
         }
-        Ticket { queue: self, number: ticket, answer: receiver }
+        Ticket { queue: self, number: ticket, answer: receiver, given_up: false }
     }
 
     /// Until something waits that may be taken.
@@ -211,10 +211,6 @@ impl Waiting {
     pub(super) fn about(&self) -> &str {
         &self.call.about
     }
-
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
-    }
 }
 
 impl Ticket<'_> {
@@ -224,11 +220,17 @@ impl Ticket<'_> {
     }
 
     /// Gives the place up. True if the call was still waiting, so that it is never sent.
-    pub(super) fn give_up(&self) -> bool {
+    pub(super) fn give_up(&mut self) -> bool {
         let mut inner = self.queue.lock();
         let before = inner.waiting.len();
         inner.waiting.retain(|waiting| waiting.ticket != self.number);
-        inner.waiting.len() < before
+        self.given_up |= inner.waiting.len() < before;
+        self.given_up
+    }
+
+    /// Whether it was taken before it was given up, or may yet be.
+    pub(super) fn was_sent(&self) -> bool {
+        !self.given_up
     }
 }
 

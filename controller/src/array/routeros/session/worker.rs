@@ -4,12 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use super::exchange::exchange;
 use super::keeper::State;
 use super::master::Link;
-use super::queue::{Queue, Share, Waiting};
+use super::queue::{Queue, Share};
 use super::{Error, Settings};
 use crate::array::routeros::reply::Reply;
 
@@ -62,11 +62,12 @@ impl Worker {
         }
     }
 
-    /// Sends the line, and tells callers as their frames report. They keep their deadlines themselves.
+    /// Sends the line, and tells callers as their frames report. Those who have waited before go earlier than the line.
     async fn run(&self, link: &Link, share: Share) {
         let Share { batch, calls } = share;
         let sharing = calls.len();
-        let Some(deadline) = calls.iter().map(Waiting::deadline).max() else { return };
+        // Its own time, since callers that have waited long would have it judged too soon.
+        let deadline = Instant::now() + self.settings.command_timeout;
         let about = calls.iter().map(|call| call.about().to_owned()).collect();
         let mut open: Vec<_> = calls.into_iter().map(Some).collect();
         let mut tell = |at: usize, reply| {
@@ -101,11 +102,10 @@ impl Worker {
                 },
             }
         };
-        let Some(ended) = ended else { return link.distrusted().cancel() };
-        match ended {
+        match ended.unwrap_or(Err(Error::Late)) {
             Ok(()) => answers.end(&mut tell),
             Err(error) => {
-                if matches!(error, Error::Lost(_)) {
+                if let Error::Late | Error::Lost(_) = error {
                     // It is given no other line. Those that are on their way over it may still arrive.
                     link.distrusted().cancel();
                 }

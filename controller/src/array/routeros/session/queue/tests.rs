@@ -21,12 +21,8 @@ fn call(about: &str) -> Call {
     }
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(10)
-}
-
 fn enter<'queue>(queue: &'queue Queue, about: &[&str]) -> Vec<Ticket<'queue>> {
-    about.iter().map(|about| queue.enter(call(about), soon())).collect()
+    about.iter().map(|about| queue.enter(call(about))).collect()
 }
 
 fn about(share: &Share) -> Vec<&str> {
