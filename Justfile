@@ -47,6 +47,10 @@ conformance *args: build _csi-sanity
 simulator *args:
     cargo run --quiet --bin rds-csi-simulator -- "$@"
 
+# Count and time what the controller sends to a simulated array; --idle also watches an idle minute
+bench-array *args: build
+    cargo run --quiet --bin rds-csi-bench-array -- "$@"
+
 # Boot a rig to play with (Ctrl-C ends it), or run a command in one: run DIRECTORY/w1 'COMMAND'
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"

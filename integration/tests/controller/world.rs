@@ -171,7 +171,6 @@ async fn controller_in(site: &Site, folder: &str, change: impl FnOnce(&mut Setti
         known_hosts: site.known_hosts.clone(),
         portal: "10.77.0.1".into(),
         fence: "acl",
-        sessions: 4,
         agents: vec![],
         identity: None,
         otlp_endpoint: None,
