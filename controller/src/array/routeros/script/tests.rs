@@ -178,3 +178,32 @@ proptest! {
         prop_assert!(text.parse::<Pool>().is_err());
     }
 }
+
+/// The commands in a text, as `/disk add`.
+fn commands(text: &str) -> BTreeSet<String> {
+    const VERBS: [&str; 6] = ["add", "set", "remove", "find", "get", "print"];
+    let starts =
+        text.match_indices('/').filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_alphanumeric()));
+    starts
+        .filter_map(|(at, _)| {
+            let word = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase()).collect::<String>();
+            let menu: String =
+                text[at..].chars().take_while(|c| c.is_ascii_lowercase() || matches!(c, '/' | '-')).collect();
+            let verb = word(text[at + menu.len()..].strip_prefix(' ')?);
+            VERBS.contains(&verb.as_str()).then(|| format!("{menu} {verb}"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_document_for_operators_tells_every_command() {
+    let document = include_str!("../../../../../docs/array.md");
+    let (_, table) = document.split_once("| Operation |").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let sent: BTreeSet<_> = ordinary()
+        .iter()
+        .flat_map(|call| commands(&call.body))
+        .chain(["/system/resource get".into()])
+        .collect();
+    assert_eq!(commands(table), sent);
+}
