@@ -186,7 +186,7 @@ fn commands(text: &str) -> BTreeSet<String> {
         text.match_indices('/').filter(|(at, _)| !text[..*at].ends_with(|c: char| c.is_alphanumeric()));
     starts
         .filter_map(|(at, _)| {
-            let word = |text: &str| text.chars().take_while(|c| c.is_ascii_lowercase()).collect::<String>();
+            let word = |text: &str| -> String { text.chars().take_while(char::is_ascii_lowercase).collect() };
             let menu: String =
                 text[at..].chars().take_while(|c| c.is_ascii_lowercase() || matches!(c, '/' | '-')).collect();
             let verb = word(text[at + menu.len()..].strip_prefix(' ')?);
