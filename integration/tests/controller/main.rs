@@ -5,6 +5,7 @@
 mod agent;
 mod array;
 mod attachments;
+mod backends;
 mod doctor;
 mod kubernetes;
 mod orphans;

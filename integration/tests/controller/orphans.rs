@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rds_csi_api::csi;
 use rds_csi_integration::driver::Settings;
 
 use crate::kubernetes::{Fault, Kubernetes};
@@ -137,8 +138,15 @@ async fn without_the_switch_an_orphan_is_told_once_and_stays() {
     let kept = world.create(wanted("kept", GIB)).await.unwrap();
     kubernetes.has_volume("pv-kept", &kept.volume_id);
     let lost = world.create(wanted("lost", GIB)).await.unwrap();
+    let request = csi::CreateSnapshotRequest {
+        source_volume_id: kept.volume_id.clone(),
+        name: "snapshot-1".into(),
+        ..Default::default()
+    };
+    let snapshot =
+        world.controller.csi().create_snapshot(request).await.unwrap().into_inner().snapshot.unwrap();
     shows(&world, &format!("{VOLUMES}1"), true).await;
-    shows(&world, r#"rds_csi_orphans{backend="default",kind="snapshot"} 0"#, true).await;
+    shows(&world, r#"rds_csi_orphans{backend="default",kind="snapshot"} 1"#, true).await;
     kubernetes.is_read(3).await;
     let told: Vec<_> = kubernetes
         .events()
@@ -148,8 +156,9 @@ async fn without_the_switch_an_orphan_is_told_once_and_stays() {
             note
         })
         .collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains(&lost.volume_id) && told[0].contains("removal is switched off"), "{told:?}");
+    assert!(told[1].contains(&snapshot.snapshot_id), "{told:?}");
     assert_eq!(slots(&world).len(), 2);
     world.end_with_leftovers().await;
 }
