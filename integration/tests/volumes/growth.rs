@@ -4,9 +4,8 @@ use anyhow::{Result, ensure};
 use rds_csi_api::csi::VolumeUsage;
 use rds_csi_integration::driver::{Driver, block, filesystem};
 use rds_csi_integration::rig::Rig;
-use tonic::Code;
 
-use super::{MIB, expect_refusal};
+use super::MIB;
 
 pub(crate) async fn volumes_grow_while_they_are_in_use(rig: &Rig) -> Result<()> {
     Driver::on(rig, async |driver| {
@@ -51,21 +50,6 @@ pub(crate) async fn volumes_grow_while_they_are_in_use(rig: &Rig) -> Result<()> 
             driver.detach(pod).await?;
             driver.delete(&volume).await?;
         }
-        Ok(())
-    })
-    .await
-}
-
-pub(crate) async fn a_size_that_the_array_does_not_have_is_not_told(rig: &Rig) -> Result<()> {
-    Driver::on(rig, async |driver| {
-        let w1 = rig.worker("w1");
-        let volume = driver.create("not-grown", block(), 32 * MIB).await?;
-        let pod = driver.attach(&volume, w1).await?;
-        let (has, wanted) = ((32 * MIB).to_string(), (33 * MIB).to_string());
-        expect_refusal(pod.expand(33 * MIB).await, Code::DeadlineExceeded, &[&has, &wanted])?;
-        ensure!(pod.expand(0).await? == 32 * MIB);
-        driver.detach(pod).await?;
-        driver.delete(&volume).await?;
         Ok(())
     })
     .await

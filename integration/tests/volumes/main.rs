@@ -50,10 +50,6 @@ fn main() -> ExitCode {
             attaching::one_trace_tells_of_attaching_staging_and_publishing,
         )
         .test("volumes_grow_while_they_are_in_use", growth::volumes_grow_while_they_are_in_use)
-        .test(
-            "a_size_that_the_array_does_not_have_is_not_told",
-            growth::a_size_that_the_array_does_not_have_is_not_told,
-        )
         .test("a_snapshot_keeps_what_was_there", copies::a_snapshot_keeps_what_was_there)
         .test(
             "a_clone_of_a_mounted_xfs_lives_beside_its_source_and_after_it",
