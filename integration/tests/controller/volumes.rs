@@ -39,7 +39,10 @@ async fn whoever_stands_at_the_array_sees_whose_volume_it_is() {
     let named = [("pv/name", "pvc-1"), ("pvc/name", "db-0"), ("pvc/namespace", "shop")];
     let parameters = named.map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value.to_owned())).into();
     let volume = world.create(csi::CreateVolumeRequest { parameters, ..wanted("a", GIB) }).await.unwrap();
-    assert_eq!(world.simulator.state().unwrap().disks[0].comment, "rds-csi:rig pv=pvc-1 pvc=shop/db-0");
+    assert_eq!(
+        world.simulator.state().unwrap().disks[0].comment,
+        "rds-csi:rig params=c66e7f43 pv=pvc-1 pvc=shop/db-0"
+    );
     world.delete(&volume.volume_id).await.unwrap();
     world.end().await;
 }
@@ -70,7 +73,7 @@ async fn the_same_name_with_another_size_is_a_conflict_and_leaves_the_volume_alo
     assert_refused(
         world.create(wanted("a", 2 * GIB)).await,
         Code::AlreadyExists,
-        "size 1073741824 bytes (1 GiB)",
+        "size 1073741824, not 2147483648",
     );
     let other = [("nvmePort".to_owned(), "4421".to_owned())].into();
     let other = csi::CreateVolumeRequest { parameters: other, ..wanted("a", GIB) };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rds_csi_api::csi;
 use rds_csi_api::csi::volume_capability::access_mode::Mode;
 use rds_csi_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use rds_csi_api::csi::volume_content_source::{SnapshotSource, Type, VolumeSource};
 use rds_csi_integration::driver::{Controller, Settings};
 use rds_csi_integration::simulator::{Options, Simulator, keys};
 use tempfile::TempDir;
@@ -280,4 +281,83 @@ pub(crate) async fn create(
 pub(crate) fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, says: &str) {
     let status = outcome.unwrap_err();
     assert!(status.code() == code && status.message().contains(says), "{status:?} should say {says:?}");
+}
+
+/// What the resizer, the snapshotter and the health monitor call.
+impl World {
+    pub(crate) async fn expand(
+        &self,
+        id: &str,
+        size: i64,
+    ) -> Result<csi::ControllerExpandVolumeResponse, Status> {
+        let request = csi::ControllerExpandVolumeRequest {
+            volume_id: id.into(),
+            capacity_range: Some(csi::CapacityRange { required_bytes: size, limit_bytes: 0 }),
+            ..Default::default()
+        };
+        Ok(self.controller.csi().controller_expand_volume(request).await?.into_inner())
+    }
+
+    pub(crate) async fn modify(&self, id: &str, changes: &[(&str, &str)]) -> Result<(), Status> {
+        let request = csi::ControllerModifyVolumeRequest {
+            volume_id: id.into(),
+            mutable_parameters: map(changes),
+            ..Default::default()
+        };
+        self.controller.csi().controller_modify_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn snapshot(&self, name: &str, source: &str) -> Result<csi::Snapshot, Status> {
+        let request = csi::CreateSnapshotRequest {
+            name: name.into(),
+            source_volume_id: source.into(),
+            ..Default::default()
+        };
+        Ok(self.controller.csi().create_snapshot(request).await?.into_inner().snapshot.unwrap())
+    }
+
+    pub(crate) async fn delete_snapshot(&self, id: &str) -> Result<(), Status> {
+        let request = csi::DeleteSnapshotRequest { snapshot_id: id.into(), ..Default::default() };
+        self.controller.csi().delete_snapshot(request).await.map(drop)
+    }
+
+    pub(crate) async fn list_snapshots(
+        &self,
+        request: csi::ListSnapshotsRequest,
+    ) -> Result<csi::ListSnapshotsResponse, Status> {
+        Ok(self.controller.csi().list_snapshots(request).await?.into_inner())
+    }
+
+    pub(crate) async fn list_volumes(
+        &self,
+        max_entries: i32,
+        starting_token: &str,
+    ) -> Result<csi::ListVolumesResponse, Status> {
+        let request = csi::ListVolumesRequest { max_entries, starting_token: starting_token.into() };
+        Ok(self.controller.csi().list_volumes(request).await?.into_inner())
+    }
+
+    pub(crate) async fn get_volume(&self, id: &str) -> Result<csi::ControllerGetVolumeResponse, Status> {
+        let request = csi::ControllerGetVolumeRequest { volume_id: id.into() };
+        Ok(self.controller.csi().controller_get_volume(request).await?.into_inner())
+    }
+}
+
+pub(crate) fn map(pairs: &[(&str, &str)]) -> std::collections::HashMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+/// A claim for a copy of a snapshot.
+pub(crate) fn restored(name: &str, snapshot: &str, size: i64) -> csi::CreateVolumeRequest {
+    copied(name, Type::Snapshot(SnapshotSource { snapshot_id: snapshot.into() }), size)
+}
+
+/// A claim for a copy of a volume.
+pub(crate) fn cloned(name: &str, volume: &str, size: i64) -> csi::CreateVolumeRequest {
+    copied(name, Type::Volume(VolumeSource { volume_id: volume.into() }), size)
+}
+
+fn copied(name: &str, source: Type, size: i64) -> csi::CreateVolumeRequest {
+    let volume_content_source = Some(csi::VolumeContentSource { r#type: Some(source) });
+    csi::CreateVolumeRequest { volume_content_source, ..wanted(name, size) }
 }
