@@ -22,7 +22,10 @@ pub use orphans::{OrphanArgs, Orphans, Pod};
 
 /// The CSI controller of rds-csi, for MikroTik ROSE Data Servers.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "rds-csi-controller doctor examines an array; see rds-csi-controller doctor --help"
+)]
 pub struct Args {
     /// Unix socket to serve CSI on
     #[arg(long, env = "RDS_CSI_CSI_SOCKET", value_name = "PATH")]
