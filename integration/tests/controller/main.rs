@@ -14,5 +14,6 @@ mod orphans;
 mod outages;
 mod snapshots;
 mod stress;
+mod takeover;
 mod volumes;
 mod world;
