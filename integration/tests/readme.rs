@@ -76,11 +76,19 @@ fn the_simulator_prints_a_line_that_opens_it() {
 #[test]
 fn links_in_the_documents_lead_somewhere() {
     let root = std::path::Path::new(ROOT);
-    for document in ["README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md"] {
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/ARCHITECTURE.md",
+        "docs/array.md",
+        "docs/configuration.md",
+        "docs/csi.md",
+    ] {
         let content = std::fs::read_to_string(root.join(document)).unwrap();
         let folder = root.join(document).parent().unwrap().to_owned();
         for target in content.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let is_local = !target.contains("://");
+            let (target, _) = target.split_once('#').unwrap_or((target, ""));
             assert!(
                 !is_local || folder.join(target).exists(),
                 "{document} links to {target}, which is not there"

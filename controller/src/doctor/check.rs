@@ -319,4 +319,15 @@ mod tests {
             assert_eq!(*check as usize, place, "{check:?}");
         }
     }
+
+    #[test]
+    fn the_document_for_operators_tells_every_check() {
+        let document = include_str!("../../../docs/array.md");
+        let (_, section) = document.split_once("## What doctor proves").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let lines = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        let told: BTreeSet<_> =
+            lines.flat_map(|(ids, _)| ids.split(", ")).map(|id| id.trim_matches('`')).collect();
+        assert_eq!(told, Check::ALL.iter().map(|check| check.id()).collect());
+    }
 }
