@@ -8,7 +8,7 @@ mod check;
 mod device;
 mod nvme_tcp;
 mod report;
-mod scratch;
+pub(crate) mod scratch;
 mod trial;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use crate::attachments::store::{self, Store};
 use crate::backends::topology::Segments;
 use crate::backends::{Backend, Backends};
 use crate::condition::{self, Condition};
+use crate::doctor::scratch;
 use crate::holders::{Unrecorded, holders};
 use crate::page::{Asked, Page};
 
@@ -70,7 +71,9 @@ pub async fn list_volumes(
     let mut listed = Vec::new();
     for (backend, inventory) in all {
         // A node's own system may run from the same array, and nothing else tells it from a volume that has no owner.
-        let ours = |volume: &Volume| prefix.covers(&Nqn::of_volume(&volume.id));
+        let ours = |volume: &Volume| {
+            prefix.covers(&Nqn::of_volume(&volume.id)) && !scratch::is_scratch(volume.id.slot())
+        };
         for volume in inventory.volumes.into_iter().filter(ours) {
             let record = records.get(&volume.id).cloned().unwrap_or_default();
             let holders = holders(&volume, &record, backend.fence)?;

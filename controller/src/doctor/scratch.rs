@@ -81,6 +81,15 @@ fn names(cluster: &ClusterId) -> String {
     format!("(pvc|snap)-doctor-{}-", mark(cluster))
 }
 
+/// Whether a run of any cluster made what has this name on the array. Whoever lists volumes leaves it out: it is nobody's,
+/// lets hosts in that no record names, and a run that was killed leaves it there. No volume that was asked for is named so:
+/// `pvc-` stands before 26 letters and digits then.
+pub(crate) fn is_scratch(slot: &str) -> bool {
+    let rest = ["pvc-doctor-", "snap-doctor-"].into_iter().find_map(|kind| slot.strip_prefix(kind));
+    let mark = rest.and_then(|rest| rest.split_once('-'));
+    mark.is_some_and(|(mark, _)| mark.parse::<Digest>().is_ok())
+}
+
 /// A cluster in eight characters; its own id may be longer than a name.
 fn mark(cluster: &ClusterId) -> String {
     Digest::of([("cluster", cluster.as_str())]).to_string()
@@ -93,7 +102,7 @@ mod tests {
     #[test]
     fn names_are_their_runs_and_their_clusters_own() {
         let scratch = |cluster: &str| Scratch::fresh(&"pool".parse().unwrap(), &cluster.parse().unwrap());
-        let (blue, again, red) = (scratch("blue"), scratch("blue"), scratch(&"r".repeat(63)));
+        let (blue, again, red) = (scratch("blue"), scratch("blue"), scratch(&"r".repeat(36)));
         let all = [&blue, &again, &red]
             .map(|s| [s.volume.to_string(), s.clone.to_string(), s.snapshot.to_string()]);
         let distinct: std::collections::BTreeSet<_> = all.iter().flatten().collect();
@@ -101,5 +110,14 @@ mod tests {
         assert!(distinct.iter().all(|name| name.len() == LENGTH));
         assert_eq!(blue.remove(), again.remove());
         assert_ne!(blue.remove(), red.remove());
+        assert!(distinct.iter().all(|name| is_scratch(name)));
+    }
+
+    #[test]
+    fn nothing_that_was_asked_for_is_taken_for_scratch() {
+        let asked = VolumeId::for_name(None, &"pvc-doctor-00000000-1".parse().unwrap());
+        for name in [asked.slot(), "pvc-doctor", "pvc-doctor-office-1", "nixos-doctor-00000000-1"] {
+            assert!(!is_scratch(name), "{name}");
+        }
     }
 }

@@ -81,6 +81,17 @@ async fn one_array_that_is_down_is_an_error_and_no_shorter_list() {
 }
 
 #[tokio::test]
+async fn the_scratch_volume_of_a_doctor_is_not_listed_and_disturbs_nobody() {
+    let world = World::new().await;
+    let scratch: VolumeId = "pvc-doctor-00c0ffee-0123456789".parse().unwrap();
+    let array = &world.backends.of(None).unwrap().array;
+    array.create(&wanted(scratch.as_str(), Bytes::gib(1))).await.unwrap();
+    let invented = "nqn.2014-08.org.nvmexpress:uuid:123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
+    array.admit(&scratch, &Export::to_hosts([invented])).await.unwrap();
+    assert_eq!(world.list(0, "").await.unwrap().entries.len(), 3);
+}
+
+#[tokio::test]
 async fn records_that_were_lost_are_an_error_and_no_list_of_nobody() {
     let mut world = World::new().await;
     world.attach("pvc-b", "w1").await;

@@ -8,6 +8,7 @@ use rds_csi_api::{BackendName, ManagedPrefix, Nqn, VolumeId};
 
 use crate::array::{Export, Inventory, Layout, Owner, Snapshot, Soundness, Source, Volume};
 use crate::cluster::claims::{Claimed, Claims};
+use crate::doctor::scratch;
 
 /// In how many reports in a row something must be unclaimed to be an orphan.
 const SIGHTINGS: u32 = 2;
@@ -187,7 +188,9 @@ pub fn judge(
         }
     };
     // Nodes may run from other volumes of the same array, which are nobody's business here.
-    let ours = |volume: &&Volume| prefix.covers(&Nqn::of_volume(&volume.id));
+    let ours = |volume: &&Volume| {
+        prefix.covers(&Nqn::of_volume(&volume.id)) && !scratch::is_scratch(volume.id.slot())
+    };
     for volume in inventory.volumes.iter().filter(ours) {
         if view.claimed(volume) == Claimed::No {
             let kind = match volume.owner {
@@ -198,12 +201,12 @@ pub fn judge(
         }
     }
     let stays = |_| Verdict::Keep(Reason::NoVolumeOfOurs);
-    for snapshot in &inventory.snapshots {
+    for snapshot in inventory.snapshots.iter().filter(|snapshot| !scratch::is_scratch(snapshot.id.slot())) {
         if claims.snapshot(&snapshot.id, backend) == Claimed::No {
             sight(Kind::Snapshot, snapshot.id.to_string(), about_snapshot(snapshot), &stays);
         }
     }
-    for stray in &inventory.strays {
+    for stray in inventory.strays.iter().filter(|stray| !scratch::is_scratch(&stray.name)) {
         sight(Kind::Stray, stray.name.clone(), stray.why.clone(), &stays);
     }
     // What somebody claims again, or what is gone, begins anew if it comes back.

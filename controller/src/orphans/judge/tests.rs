@@ -186,6 +186,16 @@ fn lesson_6_snapshots_strays_and_others_volumes_are_told_and_stay() {
 }
 
 #[test]
+fn what_a_doctor_left_behind_is_no_orphan_and_goes_with_the_next_doctor() {
+    let mut world = World::new();
+    world.inventory.volumes = vec![volume("pvc-used"), volume("pvc-doctor-00c0ffee-0123456789")];
+    world.inventory.snapshots = vec![snapshot("snap-doctor-00c0ffee-012345678", "pvc-used")];
+    let name = "pvc-doctor-00c0ffee-9876543210".into();
+    world.inventory.strays = vec![Stray { name, why: "it has no disk".into() }];
+    assert_eq!(world.verdicts(), []);
+}
+
+#[test]
 fn snapshots_of_a_cluster_that_cannot_say_who_claims_them_are_no_orphans() {
     let mut world = World::new();
     world.claims = Claims::default();
