@@ -108,6 +108,20 @@ pub enum Error {
         /// Where.
         staging: PathBuf,
     },
+    /// How large its filesystem is cannot be told.
+    #[error(
+        "{device} of volume {volume} has {}, and whether its filesystem takes all of it cannot be told: {reason}; \
+         it is looked at again when kubelet comes again",
+        device.size
+    )]
+    Unprobed {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its device.
+        device: Device,
+        /// What was seen instead.
+        reason: String,
+    },
     /// It is larger than it may be.
     #[error("{device} of volume {volume} has {found}, more than the {most} of capacity_range.limit_bytes")]
     Beyond {
@@ -139,6 +153,8 @@ impl Failure for Error {
             | Self::NotConnected { .. }
             | Self::OtherDevice { .. }
             | Self::ReadOnly { .. } => Kind::Refused,
+            // Nothing was begun, and kubelet has to come again: after a success it never would.
+            Self::Unprobed { .. } => Kind::Unreachable,
             Self::Beyond { .. } => Kind::OutOfRange,
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
@@ -169,8 +185,8 @@ enum Staged {
     Block,
     /// Its filesystem, and whether there is room for more.
     Filesystem(FsType, KubeletPath, Fit),
-    /// Its filesystem, which cannot be written to.
-    ReadOnly(PathBuf),
+    /// Its filesystem, which cannot be written to, and whether it would have to be.
+    ReadOnly(PathBuf, Fit),
     /// Nothing.
     Nothing(PathBuf),
     /// Something else.
@@ -231,8 +247,14 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
             Some(staging) => match host.mounts()?.top(&staging) {
                 None => Staged::Nothing(record.staging),
                 Some(mount) if mount.device != device.number => Staged::Other(record.staging),
-                Some(mount) if mount.is_read_only() => Staged::ReadOnly(record.staging),
-                Some(_) => Staged::Filesystem(fs, staging, host.probe(&device)?.fit(device.size)),
+                Some(mount) => {
+                    let fit = host.probe(&device)?.fit(device.size);
+                    if mount.is_read_only() {
+                        Staged::ReadOnly(record.staging, fit)
+                    } else {
+                        Staged::Filesystem(fs, staging, fit)
+                    }
+                }
             },
         },
     };
@@ -252,9 +274,14 @@ fn next(wanted: &Wanted, observed: Observed) -> Step {
         return Step::Refuse(Error::Beyond { volume, found: device.size, device, most });
     }
     match staged {
-        Staged::Block | Staged::Filesystem(_, _, Fit::Fills) => Step::Done(device.size),
+        Staged::Block | Staged::Filesystem(_, _, Fit::Fills) | Staged::ReadOnly(_, Fit::Fills) => {
+            Step::Done(device.size)
+        }
+        Staged::Filesystem(_, _, Fit::Unknown(reason)) | Staged::ReadOnly(_, Fit::Unknown(reason)) => {
+            Step::Refuse(Error::Unprobed { volume, device, reason })
+        }
         Staged::Filesystem(fs, staging, Fit::Smaller) => Step::Grow(device, fs, staging),
-        Staged::ReadOnly(staging) => Step::Refuse(Error::ReadOnly { volume, device, staging }),
+        Staged::ReadOnly(staging, Fit::Smaller) => Step::Refuse(Error::ReadOnly { volume, device, staging }),
         Staged::Nothing(staging) => Step::Refuse(Error::NotMounted { volume, staging }),
         Staged::Other(staging) => Step::Refuse(Error::OtherDevice { volume, staging, device }),
     }

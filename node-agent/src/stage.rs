@@ -240,6 +240,7 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
         (Usage::Block, None) => Staged::Block,
         (Usage::Filesystem { .. }, None) => Staged::Unmounted(host.probe(&device)?),
         (Usage::Filesystem { .. }, Some(mount)) if mount.device == device.number => {
+            // What is mounted read-only does not grow, however it fits.
             Staged::Mounted(if mount.is_read_only() {
                 Fit::Fills
             } else {
@@ -268,7 +269,8 @@ fn next(wanted: &Wanted, observed: Observed) -> Step {
         (Staged::Other(source_device), _) => {
             Step::Refuse(Error::Taken { volume, staging: wanted.staging.clone(), source_device })
         }
-        (_, Usage::Block) | (Staged::Block | Staged::Mounted(Fit::Fills), _) => Step::Done,
+        // A mounted volume is staged, whatever can be read of its superblock now: growing it is what NodeExpandVolume vouches for.
+        (_, Usage::Block) | (Staged::Block | Staged::Mounted(Fit::Fills | Fit::Unknown(_)), _) => Step::Done,
         (Staged::Mounted(Fit::Smaller), Usage::Filesystem { fs, .. }) => Step::Grow(device, *fs),
         (Staged::Unmounted(content), Usage::Filesystem { fs, options }) => {
             prepare(volume, device, content, *fs, options)

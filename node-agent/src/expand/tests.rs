@@ -126,6 +126,32 @@ fn a_filesystem_that_became_read_only_does_not_grow_and_says_so() {
 }
 
 #[test]
+fn a_read_only_filesystem_that_takes_all_of_its_device_has_nothing_to_grow() {
+    let world = staged(World::stage_filesystem);
+    world.host.remount_read_only();
+    assert_eq!(expand(&world.volumes, &wanted(&world, GIB)).unwrap(), GIB);
+}
+
+#[test]
+fn growth_that_nobody_can_vouch_for_is_not_reported_and_is_asked_for_again() {
+    for (shown, told) in [
+        (Holds::BadSectors, "fails every read"),
+        (Holds::Foreign("crypto_LUKS"), "crypto_LUKS"),
+        (Holds::Nothing, "no filesystem"),
+    ] {
+        let world = staged(World::stage_filesystem);
+        world.host.export(&world.nqn, LARGER, shown.clone());
+        let error = expand(&world.volumes, &wanted(&world, LARGER)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable, "kubelet comes again: {error}");
+        assert!(error.to_string().contains(told), "{error}");
+        assert_eq!(world.host.holds(&world.nqn), shown);
+        world.host.export(&world.nqn, LARGER, Holds::Filesystem(FsType::Ext4, GIB));
+        assert_eq!(expand(&world.volumes, &wanted(&world, LARGER)).unwrap(), LARGER);
+        assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, LARGER));
+    }
+}
+
+#[test]
 fn after_a_reboot_there_is_nothing_to_grow() {
     let world = staged(World::stage_filesystem);
     world.host.reboot();

@@ -57,18 +57,25 @@ impl Content {
             {
                 Fit::Smaller
             }
-            Self::Has(_) | Self::Blank(_) | Self::Unreadable(_) => Fit::Fills,
+            Self::Has(Signature::Filesystem { .. }) => Fit::Fills,
+            Self::Has(Signature::Foreign(found)) => {
+                Fit::Unknown(format!("it shows {found} instead of a filesystem that is known here"))
+            }
+            Self::Blank(_) => Fit::Unknown("it shows no filesystem".into()),
+            Self::Unreadable(reason) => Fit::Unknown(reason.clone()),
         }
     }
 }
 
 /// How a filesystem fits its device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fit {
-    /// It is as large, or may not grow.
+    /// It is as large.
     Fills,
     /// The device has room for more.
     Smaller,
+    /// Nobody knows, and why.
+    Unknown(String),
 }
 
 /// The proof that a device is blank. Only a completed probe makes one, and making a filesystem uses it up.

@@ -45,6 +45,7 @@ fn every_state_has_its_step() {
         (&filesystem, unmounted(Content::Unreadable("EIO".into())), "refuse"),
         (&filesystem, ready(Staged::Mounted(Fit::Smaller)), "grow"),
         (&filesystem, ready(Staged::Mounted(Fit::Fills)), "done"),
+        (&filesystem, ready(Staged::Mounted(Fit::Unknown("EIO".into()))), "done"),
     ] {
         let text = format!("{observed:?}");
         assert_eq!(next(wanted, observed).name(), step, "{text}");
