@@ -5,18 +5,27 @@ use rds_csi_api::{Failure, HostNqn, Kind, NodeName, VolumeId};
 use crate::array::{Export, Volume};
 use crate::attachments::{Fence, Record};
 
-/// The array lets hosts in that no record names: the record was lost, so it is not the whole truth.
+/// The array lets hosts in that no record names: the record was lost, or never was, so it is not the whole truth.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "who holds volume {id} is not known: the array lets {} in, and no record names them; attach it again to the node that \
-     has it, or detach it there",
-    .strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
-)]
-pub struct Unrecorded {
-    /// The volume.
-    pub id: VolumeId,
-    /// Whom no record names.
-    pub strangers: Vec<HostNqn>,
+pub enum Unrecorded {
+    /// It names them.
+    #[error(
+        "who holds volume {id} is not known: the array lets {} in, and no record names them; attach it again to the node that \
+         has it, or detach it there",
+        .strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+    )]
+    Strangers {
+        /// The volume.
+        id: VolumeId,
+        /// Whom no record names.
+        strangers: Vec<HostNqn>,
+    },
+    /// It lets every host in, which this driver does not do where there is a fence.
+    #[error(
+        "who holds volume {0} is not known: the array lets every host in, and there is no record; once no node uses it, \
+         switch its export off on the array"
+    )]
+    Open(VolumeId),
 }
 
 impl Failure for Unrecorded {
@@ -27,12 +36,20 @@ impl Failure for Unrecorded {
 
 /// The nodes that hold the volume by its record, if the array does not know of others.
 pub fn holders(volume: &Volume, record: &Record, fence: Fence) -> Result<Vec<NodeName>, Unrecorded> {
-    if let (Fence::Acl, Export::Hosts(admitted)) = (fence, &volume.export) {
-        let recorded: Vec<_> = record.hosts().collect();
-        let strangers: Vec<_> = admitted.iter().filter(|host| !recorded.contains(host)).cloned().collect();
-        if !strangers.is_empty() {
-            return Err(Unrecorded { id: volume.id.clone(), strangers });
+    match (fence, &volume.export) {
+        (Fence::Acl, Export::Hosts(admitted)) => {
+            let recorded: Vec<_> = record.hosts().collect();
+            let strangers: Vec<_> =
+                admitted.iter().filter(|host| !recorded.contains(host)).cloned().collect();
+            if !strangers.is_empty() {
+                return Err(Unrecorded::Strangers { id: volume.id.clone(), strangers });
+            }
         }
+        (Fence::Acl, Export::AnyHost) if record.is_empty() => {
+            return Err(Unrecorded::Open(volume.id.clone()));
+        }
+        // Without a fence every volume is open from the beginning, and that says nothing.
+        (Fence::None, _) | (Fence::Acl, Export::AnyHost | Export::Off) => {}
     }
     Ok(record.nodes().cloned().collect())
 }

@@ -85,3 +85,10 @@ fn a_new_volume_goes_where_the_storage_class_says_and_its_pods_reach_it() {
         assert!(found == kind && text.contains(told), "{found:?} {text}");
     }
 }
+
+#[test]
+fn an_array_without_a_fence_does_not_show_that_a_record_was_lost() {
+    let other = Backend { fence: Fence::None, ..backend(Some("rack-2"), "rack-2", None) };
+    assert!(two().show_lost_records());
+    assert!(!two().with(name("rack-2"), other).show_lost_records());
+}

@@ -6,6 +6,7 @@ use rds_csi_api::csi::{self, VolumeContentSource};
 use rds_csi_api::{NodeName, PublishContext};
 
 use crate::array::{Snapshot, Source, Volume};
+use crate::backends::Backends;
 use crate::backends::topology::Segments;
 use crate::capacity::Room;
 use crate::condition::Condition;
@@ -35,11 +36,15 @@ const SERVED: [rpc::Type; 15] = [
     rpc::Type::ModifyVolume,
 ];
 
-pub(super) fn capabilities() -> csi::ControllerGetCapabilitiesResponse {
+/// The attacher attaches again what a listing does not call published, so that is promised only if it is never too little.
+pub(super) fn capabilities<A>(backends: &Backends<A>) -> csi::ControllerGetCapabilitiesResponse {
+    let promised =
+        |served: &rpc::Type| *served != rpc::Type::ListVolumesPublishedNodes || backends.show_lost_records();
     let capability = |served: rpc::Type| csi::ControllerServiceCapability {
         r#type: Some(Type::Rpc(Rpc { r#type: served.into() })),
     };
-    csi::ControllerGetCapabilitiesResponse { capabilities: SERVED.map(capability).into() }
+    let capabilities = SERVED.into_iter().filter(promised).map(capability).collect();
+    csi::ControllerGetCapabilitiesResponse { capabilities }
 }
 
 pub(super) fn created(created: Created) -> csi::CreateVolumeResponse {

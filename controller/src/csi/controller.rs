@@ -321,7 +321,7 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         &self,
         _: Request<csi::ControllerGetCapabilitiesRequest>,
     ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
-        Ok(Response::new(answer::capabilities()))
+        Ok(Response::new(answer::capabilities(self.backends())))
     }
 
     async fn controller_list_volume_health(

@@ -100,3 +100,19 @@ async fn records_that_were_lost_are_an_error_and_no_list_of_nobody() {
     assert_eq!(refused.kind(), Kind::Unreachable);
     assert!(refused.to_string().contains("volume pvc-b is not known"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_volume_that_every_host_may_reach_and_no_record_names_is_not_listed_as_nobody_s() {
+    let world = World::new().await;
+    let array = &world.backends.of(None).unwrap().array;
+    let volume = array.volume(&"pvc-b".parse().unwrap()).await.unwrap();
+    array.put(Volume { export: Export::AnyHost, ..volume.clone() });
+    let refused = world.list(0, "").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unreachable);
+    assert!(
+        refused.to_string().contains("volume pvc-b is not known: the array lets every host in"),
+        "{refused}"
+    );
+    array.put(Volume { export: Export::Off, ..volume });
+    assert_eq!(world.list(0, "").await.unwrap().entries.len(), 3);
+}

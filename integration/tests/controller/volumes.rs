@@ -192,6 +192,28 @@ async fn a_subvolume_with_somebody_elses_files_in_it_is_left_alone() {
     world.end_with_leftovers().await;
 }
 
+/// Whoever lists volumes without a fence is not told that a record was lost, so nobody is to attach again what is not listed.
+#[tokio::test]
+async fn without_a_fence_who_holds_volumes_is_not_promised_in_listings() {
+    use rds_csi_api::csi::controller_service_capability::Type;
+    use rds_csi_api::csi::controller_service_capability::rpc::Type as Rpc;
+    let world = World::with(|settings| settings.fence = "none").await;
+    let request = csi::ControllerGetCapabilitiesRequest {};
+    let answer = world.controller.csi().controller_get_capabilities(request).await.unwrap().into_inner();
+    let served: Vec<_> = answer
+        .capabilities
+        .into_iter()
+        .map(|capability| match capability.r#type.unwrap() {
+            Type::Rpc(rpc) => rpc.r#type(),
+        })
+        .collect();
+    assert!(
+        served.contains(&Rpc::ListVolumes) && !served.contains(&Rpc::ListVolumesPublishedNodes),
+        "{served:?}"
+    );
+    world.end().await;
+}
+
 #[tokio::test]
 async fn what_is_not_served_is_not_advertised() {
     use rds_csi_api::csi::controller_service_capability::Type;
