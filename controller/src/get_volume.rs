@@ -8,7 +8,7 @@ use crate::attachments::store::{self, Store};
 use crate::backends::Backend;
 use crate::backends::topology::Segments;
 use crate::condition::{self, Condition};
-use crate::holders::{Unrecorded, holders};
+use crate::holders::{Around, Unrecorded, holders};
 use crate::node_agents::Witness;
 
 /// A volume as it is now.
@@ -55,9 +55,10 @@ pub async fn get_volume(
     nodes: &impl Witness,
     id: VolumeId,
 ) -> Result<Found, Error> {
+    let before = store.load(&id).await?.record;
     let volume = backend.array.volume(&id).await?;
-    let record = store.load(&id).await?.record;
-    let holders = holders(&volume, &record, backend.fence)?;
+    let after = store.load(&id).await?.record;
+    let holders = holders(&volume, Around { before: &before, after: &after }, backend.fence)?;
     let links = holders.iter().map(async |node| (node.clone(), nodes.link(node, &id, &volume.nqn).await));
     let links = join_all(links).await;
     let condition = condition::judge(&volume.soundness, &links);

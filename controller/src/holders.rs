@@ -34,22 +34,33 @@ impl Failure for Unrecorded {
     }
 }
 
-/// The nodes that hold the volume by its record, if the array does not know of others.
-pub fn holders(volume: &Volume, record: &Record, fence: Fence) -> Result<Vec<NodeName>, Unrecorded> {
+/// The volume's record from before the array was asked, and from after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    /// Names whom a detach has taken off since, who may have been let in when the array was asked.
+    pub before: &'a Record,
+    /// Names whom an attach has let in since, and is what holds now.
+    pub after: &'a Record,
+}
+
+/// The nodes that hold the volume by its record, if the array does not know of others. A node is in the record before the
+/// array lets it in, and until the array does not any more.
+pub fn holders(volume: &Volume, record: Around<'_>, fence: Fence) -> Result<Vec<NodeName>, Unrecorded> {
+    let Around { before, after } = record;
     match (fence, &volume.export) {
         (Fence::Acl, Export::Hosts(admitted)) => {
-            let recorded: Vec<_> = record.hosts().collect();
+            let recorded: Vec<_> = before.hosts().chain(after.hosts()).collect();
             let strangers: Vec<_> =
                 admitted.iter().filter(|host| !recorded.contains(host)).cloned().collect();
             if !strangers.is_empty() {
                 return Err(Unrecorded::Strangers { id: volume.id.clone(), strangers });
             }
         }
-        (Fence::Acl, Export::AnyHost) if record.is_empty() => {
+        (Fence::Acl, Export::AnyHost) if before.is_empty() && after.is_empty() => {
             return Err(Unrecorded::Open(volume.id.clone()));
         }
         // Without a fence every volume is open from the beginning, and that says nothing.
         (Fence::None, _) | (Fence::Acl, Export::AnyHost | Export::Off) => {}
     }
-    Ok(record.nodes().cloned().collect())
+    Ok(after.nodes().cloned().collect())
 }

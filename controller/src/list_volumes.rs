@@ -7,12 +7,13 @@ use futures_util::future::join_all;
 use rds_csi_api::{BackendName, Failure, Kind, ManagedPrefix, NodeName, Nqn};
 
 use crate::array::{self, Array, Volume};
+use crate::attachments::Record;
 use crate::attachments::store::{self, Store};
 use crate::backends::topology::Segments;
 use crate::backends::{Backend, Backends};
 use crate::condition::{self, Condition};
 use crate::doctor::scratch;
-use crate::holders::{Unrecorded, holders};
+use crate::holders::{Around, Unrecorded, holders};
 use crate::page::{Asked, Page};
 
 /// A volume in the listing.
@@ -65,9 +66,10 @@ pub async fn list_volumes(
     prefix: &ManagedPrefix,
     asked: &Asked,
 ) -> Result<Page<Listed>, Error> {
-    // The arrays first: a node is in the record before an array lets it in.
+    let before = store.list().await?;
     let all = inventories(backends.iter().cloned()).await?;
-    let records = store.list().await?;
+    let after = store.list().await?;
+    let none = Record::default();
     let mut listed = Vec::new();
     for (backend, inventory) in all {
         // A node's own system may run from the same array, and nothing else tells it from a volume that has no owner.
@@ -75,8 +77,9 @@ pub async fn list_volumes(
             prefix.covers(&Nqn::of_volume(&volume.id)) && !scratch::is_scratch(volume.id.slot())
         };
         for volume in inventory.volumes.into_iter().filter(ours) {
-            let record = records.get(&volume.id).cloned().unwrap_or_default();
-            let holders = holders(&volume, &record, backend.fence)?;
+            let before = before.get(&volume.id).unwrap_or(&none);
+            let after = after.get(&volume.id).unwrap_or(&none);
+            let holders = holders(&volume, Around { before, after }, backend.fence)?;
             let condition = condition::judge(&volume.soundness, &[]);
             let topology = backend.topology.clone();
             listed.push(Listed { volume, holders, condition, topology });

@@ -1,5 +1,6 @@
 //! Listings of one array and of two, whole or not at all.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use rds_csi_api::{AccessMode, BackendName, Bytes, VolumeId};
@@ -7,9 +8,37 @@ use rds_csi_api::{AccessMode, BackendName, Bytes, VolumeId};
 use super::*;
 use crate::array::Export;
 use crate::array::fake::{FakeArray, Fault, wanted};
-use crate::attachments::store::{InMemory, Revision};
-use crate::attachments::{Attachment, Record, Rights, Shape};
+use crate::attachments::store::{InMemory, Revision, Stored};
+use crate::attachments::{Attachment, Rights, Shape};
 use crate::backends::fake::backend;
+
+/// Whatever is asked first is followed by a detach from every node, which the arrays' answers do not show yet.
+#[derive(Debug)]
+struct DetachedMeanwhile(InMemory);
+
+impl Store for DetachedMeanwhile {
+    async fn load(&self, volume: &VolumeId) -> Result<Stored, store::Error> {
+        self.0.load(volume).await
+    }
+
+    async fn list(&self) -> Result<BTreeMap<VolumeId, Record>, store::Error> {
+        let records = self.0.list().await?;
+        for id in records.keys() {
+            let revision = self.load(id).await?.revision;
+            self.replace(id, revision, Record::default()).await?;
+        }
+        Ok(records)
+    }
+
+    async fn replace(
+        &self,
+        volume: &VolumeId,
+        loaded: Revision,
+        record: Record,
+    ) -> Result<Revision, store::Error> {
+        self.0.replace(volume, loaded, record).await
+    }
+}
 
 struct World {
     backends: Backends<FakeArray>,
@@ -115,4 +144,15 @@ async fn a_volume_that_every_host_may_reach_and_no_record_names_is_not_listed_as
     );
     array.put(Volume { export: Export::Off, ..volume });
     assert_eq!(world.list(0, "").await.unwrap().entries.len(), 3);
+}
+
+#[tokio::test]
+async fn a_detach_meanwhile_is_no_error_and_its_node_is_not_listed() {
+    let world = World::new().await;
+    world.attach("pvc-b", "w1").await;
+    let World { backends, store } = world;
+    let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+    let all = Asked::parse(0, "").unwrap();
+    let listed = list_volumes(&backends, &DetachedMeanwhile(store), &prefix, &all).await.unwrap();
+    assert_eq!(told(&listed)[1], ("pvc-b".to_owned(), vec![]));
 }
