@@ -36,10 +36,10 @@ pub(super) enum Error {
          --managed-nqn-prefix"
     )]
     NeverManaged { id: VolumeId, nqn: Nqn, prefix: ManagedPrefix },
-    #[error("what {id} names is on no array that is configured, so it is not looked for")]
+    #[error(
+        "what {id} names is on no array that is configured, so whether it is there is not known: configure its backend again"
+    )]
     Elsewhere { id: String, source: Unknown },
-    #[error("what {id} names is on no array that is configured, so whether it is gone is not known")]
-    NotSeen { id: String, source: Unknown },
     #[error(transparent)]
     Misplaced(#[from] Misplaced),
     #[error("volume_content_source names neither a snapshot nor a volume: name one, or leave it out")]
@@ -76,9 +76,9 @@ impl Failure for Error {
             | Self::SnapshotParameter { .. }
             | Self::Context(_) => Kind::Invalid,
             // What can be nowhere is not there.
-            Self::NoSuchId { .. } | Self::NotManaged { .. } | Self::Elsewhere { .. } => Kind::Missing,
+            Self::NoSuchId { .. } | Self::NotManaged { .. } => Kind::Missing,
             // An array that was taken out of the configuration has its volumes still.
-            Self::NotSeen { .. } => Kind::Refused,
+            Self::Elsewhere { .. } => Kind::Refused,
             Self::Misplaced(error) => error.kind(),
             Self::Parameters(error) => error.kind(),
             Self::Page(error) => error.kind(),

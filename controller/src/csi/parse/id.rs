@@ -34,7 +34,6 @@ pub(in crate::csi) fn to_delete<A, T>(found: Result<On<A, T>, Error>) -> Result<
             tracing::warn!(why, "what cannot be there is taken for deleted, and nothing is touched");
             Ok(None)
         }
-        Err(Error::Elsewhere { id, source }) => Err(Error::NotSeen { id, source }),
         Err(error) => Err(error),
     }
 }

@@ -141,15 +141,15 @@ fn a_copy_names_its_source() {
 
 #[test]
 fn a_source_that_cannot_be_there_is_missing_and_one_elsewhere_is_a_mistake() {
-    for request in [
-        copy_of_volume("a b"),
-        copy_of_volume("nixos-var"),
-        copy_of_volume("rack-3/pvc-2"),
-        copy_of_snapshot("pvc-2"),
-        copy_of_snapshot("rack-3/snap-2"),
+    for (request, kind) in [
+        (copy_of_volume("a b"), Kind::Missing),
+        (copy_of_volume("nixos-var"), Kind::Missing),
+        (copy_of_snapshot("pvc-2"), Kind::Missing),
+        (copy_of_volume("rack-3/pvc-2"), Kind::Refused),
+        (copy_of_snapshot("rack-3/snap-2"), Kind::Refused),
     ] {
         let error = created(&request).unwrap_err();
-        assert_eq!(error.kind(), Kind::Missing, "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
     }
     assert!(refused(copy_of(None)).contains("names neither"));
     assert!(refused(copy_of_volume("")).contains("volume_id is empty"));
@@ -198,13 +198,21 @@ fn a_volume_is_reached_where_and_how_its_own_context_says() {
 fn an_id_that_nobody_was_given_is_missing_and_no_id_is_a_mistake() {
     let found = |id: &str| id::volume(id, &backends(), &prefix());
     assert_eq!(found("").unwrap_err().kind(), Kind::Invalid);
-    for id in ["../x", "a b", "a\"; /system/reset-configuration", "a/b/c", "nixos-var", "rack-3/pvc-1"] {
-        assert_eq!(found(id).unwrap_err().kind(), Kind::Missing, "{id}");
+    for (id, kind) in [
+        ("../x", Kind::Missing),
+        ("a b", Kind::Missing),
+        ("a\"; /system/reset-configuration", Kind::Missing),
+        ("a/b/c", Kind::Missing),
+        ("nixos-var", Kind::Missing),
+        // It may be there, so nobody is told that it is not.
+        ("rack-3/pvc-1", Kind::Refused),
+    ] {
+        assert_eq!(found(id).unwrap_err().kind(), kind, "{id}");
         let request = csi::ControllerPublishVolumeRequest { volume_id: id.into(), ..publication() };
-        assert_eq!(published(&request).unwrap_err().kind(), Kind::Missing, "{id}");
+        assert_eq!(published(&request).unwrap_err().kind(), kind, "{id}");
         let request = csi::ControllerUnpublishVolumeRequest { volume_id: id.into(), ..Default::default() };
         let refused = attachment::unpublish(&request, &backends(), &prefix()).unwrap_err();
-        assert_eq!(refused.kind(), Kind::Missing, "a volume that may be attached is never called detached");
+        assert_eq!(refused.kind(), kind, "a volume that may be attached is never called detached");
     }
     let named = |node_id: &str| {
         let request = csi::ControllerPublishVolumeRequest { node_id: node_id.into(), ..publication() };
@@ -264,7 +272,7 @@ fn a_snapshot_is_on_the_array_of_its_volume() {
         ("a", "", map(&[]), Kind::Invalid),
         ("a", "pvc-1", map(&[("incremental", "yes")]), Kind::Invalid),
         ("a", "a b", map(&[]), Kind::Missing),
-        ("a", "rack-3/pvc-1", map(&[]), Kind::Missing),
+        ("a", "rack-3/pvc-1", map(&[]), Kind::Refused),
     ] {
         assert_eq!(take(name, source, parameters).unwrap_err().kind(), kind, "{name:?} {source:?}");
     }
@@ -291,7 +299,7 @@ fn a_listing_of_what_cannot_be_there_is_empty_and_a_bad_page_is_refused() {
         };
         assert_eq!(name, expected, "{request:?}");
     }
-    assert_eq!(list(one("rack-3/snap-1")).unwrap_err().kind(), Kind::Missing);
+    assert_eq!(list(one("rack-3/snap-1")).unwrap_err().kind(), Kind::Refused);
     let negative = csi::ListSnapshotsRequest { max_entries: -1, ..Default::default() };
     assert_eq!(list(negative).unwrap_err().kind(), Kind::Invalid);
     let stale = csi::ListSnapshotsRequest { starting_token: "x".into(), ..Default::default() };
