@@ -18,7 +18,7 @@ use crate::attachments::store::Store;
 use crate::backends::{Backend, Backends};
 use crate::capacity::{Room, capacity};
 use crate::create::create;
-use crate::delete::delete;
+use crate::delete::{delete, is_nobodys};
 use crate::expand::expand;
 use crate::get_volume::get_volume;
 use crate::list_snapshots::list_snapshots;
@@ -156,6 +156,12 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Answer<csi::DeleteVolumeResponse> {
         let parsed = id::volume(&request.get_ref().volume_id, self.backends(), self.prefix());
+        if let Some(parsed) = id::not_managed(&parsed, self.backends()) {
+            let work = |_, (backend, id): On<A, _>| async move {
+                is_nobodys(&backend.array, id).await.map(|()| csi::DeleteVolumeResponse {})
+            };
+            return self.look(Rpc::DeleteVolume, parsed, work).await;
+        }
         self.remove(Rpc::DeleteVolume, parsed, VolumeId::clone, |driver, backend, id| async move {
             delete(&backend.array, &driver.store, id).await.map(|()| csi::DeleteVolumeResponse {})
         })

@@ -8,6 +8,7 @@ use rds_csi_api::{BackendName, ManagedPrefix, Nqn, SnapshotId, VolumeId};
 
 use super::{Error, On};
 use crate::backends::{Backends, Unknown};
+use crate::delete::NotCovered;
 
 /// A volume that may be there.
 pub(in crate::csi) fn volume<A>(
@@ -29,13 +30,23 @@ pub(in crate::csi) fn snapshot<A>(text: &str, backends: &Backends<A>) -> Result<
 pub(in crate::csi) fn to_delete<A, T>(found: Result<On<A, T>, Error>) -> Result<Option<On<A, T>>, Error> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(why @ (Error::NoSuchId { .. } | Error::NotManaged { .. })) => {
+        Err(why @ Error::NoSuchId { .. }) => {
             let why = rds_csi_api::status::chain(&why);
             tracing::warn!(why, "what cannot be there is taken for deleted, and nothing is touched");
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+/// A volume that the prefix does not cover, and where it would be.
+pub(in crate::csi) fn not_managed<A>(
+    found: &Result<On<A, VolumeId>, Error>,
+    backends: &Backends<A>,
+) -> Option<Result<On<A, NotCovered>, Error>> {
+    let Err(Error::NotManaged { id, prefix, .. }) = found else { return None };
+    let found = on(id.clone(), VolumeId::backend, backends);
+    Some(found.map(|(backend, id)| (backend, NotCovered { id, prefix: prefix.clone() })))
 }
 
 /// A node's own system may run from a volume of the same array, and nothing on the array tells it from one of ours.

@@ -228,9 +228,15 @@ fn an_id_that_nobody_was_given_is_missing_and_no_id_is_a_mistake() {
 fn what_cannot_be_there_is_deleted_already_but_not_what_is_on_an_array_that_is_not_configured() {
     let volume = |id: &str| id::to_delete(id::volume(id, &backends(), &prefix()));
     let snapshot = |id: &str| id::to_delete(id::snapshot(id, &backends()));
-    for id in ["a b", "../x", "nixos-var"] {
+    for id in ["a b", "../x"] {
         assert!(volume(id).unwrap().is_none() && snapshot(id).unwrap().is_none(), "{id}");
     }
+    assert!(snapshot("nixos-var").unwrap().is_none());
+    let looked_for = |id: &str| id::not_managed(&id::volume(id, &backends(), &prefix()), &backends());
+    let (backend, volume_to_look_for) = looked_for("rack-2/nixos-var").unwrap().unwrap();
+    assert_eq!((backend.title.as_str(), volume_to_look_for.id.as_str()), ("rack-2", "rack-2/nixos-var"));
+    assert_eq!(looked_for("rack-3/nixos-var").unwrap().unwrap_err().kind(), Kind::Refused);
+    assert!(looked_for("pvc-1").is_none() && looked_for("a b").is_none());
     assert_eq!(volume("pvc-1").unwrap().unwrap().1.as_str(), "pvc-1");
     assert_eq!(volume("").unwrap_err().kind(), Kind::Invalid);
     assert_eq!(snapshot("").unwrap_err().kind(), Kind::Invalid);
