@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rds_csi_api::bytes::Negative;
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{Capability, Failure, Kind, ManagedPrefix, Nqn, VolumeId, capability, context, csi};
+use rds_csi_api::{
+    BackendName, Capability, Failure, Kind, ManagedPrefix, Nqn, VolumeId, capability, context, csi,
+};
 
 use crate::backends::{Backend, Misplaced, Unknown};
 use crate::{page, parameters};
@@ -40,6 +42,8 @@ pub(super) enum Error {
         "what {id} names is on no array that is configured, so whether it is there is not known: configure its backend again"
     )]
     Elsewhere { id: String, source: Unknown },
+    #[error("backend in parameters is {named}, and the volume is on {is_on}")]
+    OnAnother { named: BackendName, is_on: BackendName },
     #[error(transparent)]
     Misplaced(#[from] Misplaced),
     #[error("volume_content_source names neither a snapshot nor a volume: name one, or leave it out")]
@@ -68,6 +72,7 @@ impl Failure for Error {
             Self::Malformed(_)
             | Self::Empty(_)
             | Self::NeverManaged { .. }
+            | Self::OnAnother { .. }
             | Self::NoSource
             | Self::Size { .. }
             | Self::NoRange

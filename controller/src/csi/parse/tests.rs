@@ -311,3 +311,19 @@ fn a_listing_of_what_cannot_be_there_is_empty_and_a_bad_page_is_refused() {
     let stale = csi::ListSnapshotsRequest { starting_token: "x".into(), ..Default::default() };
     assert_eq!(list(stale).unwrap_err().kind(), Kind::Stale);
 }
+
+#[test]
+fn a_volume_on_another_array_than_its_storage_class_names_is_another_volume() {
+    let judged = |id: &str, backend: &str| {
+        let request = csi::ValidateVolumeCapabilitiesRequest {
+            volume_id: id.into(),
+            volume_capabilities: vec![filesystem()],
+            parameters: map(&[("backend", backend)]),
+            ..Default::default()
+        };
+        volume::validate(&request, &backends(), &prefix()).unwrap().1.known.map_err(|why| why.to_string())
+    };
+    assert!(judged("pvc-1", "default").is_ok() && judged("rack-2/pvc-1", "rack-2").is_ok());
+    let why = judged("pvc-1", "rack-2").unwrap_err();
+    assert!(why.contains("is rack-2, and the volume is on default"), "{why}");
+}

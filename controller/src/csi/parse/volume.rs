@@ -130,9 +130,13 @@ fn known<A>(request: &csi::ValidateVolumeCapabilitiesRequest, backend: &Backend<
     let csi::ValidateVolumeCapabilitiesRequest { parameters: given, mutable_parameters, .. } = request;
     capabilities(&request.volume_capabilities)?;
     let parameters = parameters(given, mutable_parameters, backend)?;
+    if let Some(named) = Parameters::backend(given)?.filter(|named| *named != backend.title) {
+        return Err(Error::OnAnother { named, is_on: backend.title.clone() });
+    }
     Ok(Known {
         context: context(&request.volume_context)?,
         parameters: Some(parameters).filter(|_| !given.is_empty()),
+        changes: mutable_parameters.clone(),
     })
 }
 
