@@ -43,6 +43,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let Config { csi_socket, arrays, agents: nodes, volumes_per_node, orphans, admin_listen, telemetry } =
         config;
     let telemetry = telemetry::init(&telemetry)?;
+    for doubt in arrays.doubts() {
+        tracing::warn!("{doubt}");
+    }
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
     let grace = grace(&arrays);

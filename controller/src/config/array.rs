@@ -32,6 +32,9 @@ pub(super) const LINE_LIMIT: usize = 2048;
 /// Commands that run at the same time, unless somebody says otherwise.
 pub(super) const SESSIONS: NonZeroUsize = NonZeroUsize::new(4).expect("four is not zero");
 
+/// What RouterOS takes from everybody together, unless its max-sessions was raised.
+const ARRAY_SESSIONS: usize = 20;
+
 pub(super) const SSH_PORT: u16 = 22;
 pub(super) const NVME_PORT: u16 = 4420;
 pub(super) const POOL: &str = "storage-pool";
@@ -60,8 +63,8 @@ pub struct ArrayArgs {
     /// File of the array's host key, as in known_hosts
     #[arg(long, env = "RDS_CSI_ARRAY_KNOWN_HOSTS", value_name = "PATH", required_unless_present = "config")]
     array_known_hosts: Option<PathBuf>,
-    /// Commands that run on the array at the same time; it takes 20 from everybody together [default: 4]
-    #[arg(long, env = "RDS_CSI_ARRAY_SESSIONS", value_name = "COUNT")]
+    /// Commands that run on the array at the same time; it takes 20 from everybody together, unless its max-sessions was raised [default: 4]
+    #[arg(long, env = "RDS_CSI_ARRAY_SESSIONS", value_name = "COUNT", value_parser = file::count)]
     array_sessions: Option<NonZeroUsize>,
     /// How many bytes a line with several commands may have; what RouterOS takes is not documented [default: 2048]
     #[arg(long, env = "RDS_CSI_ARRAY_LINE_LIMIT", value_name = "BYTES")]
@@ -203,6 +206,18 @@ impl Arrays {
     /// Every array, the default one first.
     pub fn iter(&self) -> impl Iterator<Item = &BackendConfig> {
         std::iter::once(&self.standard).chain(self.others.values())
+    }
+
+    /// What is allowed, and works only if the array was told, too.
+    pub fn doubts(&self) -> impl Iterator<Item = String> {
+        self.iter().filter(|backend| backend.ssh.sessions.get() >= ARRAY_SESSIONS).map(|backend| {
+            let BackendConfig { title, ssh, .. } = backend;
+            format!(
+                "array {title} is to run {} commands at the same time, and RouterOS takes {ARRAY_SESSIONS} sessions from everybody \
+                 together unless told otherwise: raise its max-sessions above that, or lower the number here",
+                ssh.sessions
+            )
+        })
     }
 
     /// The longest that a command may take on any of them.

@@ -210,7 +210,8 @@ fn tcp_port(text: &str) -> Result<u16, Malformed> {
     port.ok_or_else(|| Malformed::new("port", text, "give a TCP port, 1 to 65535"))
 }
 
-fn count(text: &str) -> Result<NonZeroUsize, Malformed> {
+/// RouterOS takes no more, however it is set.
+pub(super) fn count(text: &str) -> Result<NonZeroUsize, Malformed> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= 1000);
     count.ok_or_else(|| {
         Malformed::new("number of sessions", text, "give 1 to 1000, fewer than the array's max-sessions")

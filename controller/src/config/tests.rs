@@ -56,6 +56,7 @@ fn agents_need_credentials() {
 fn a_bad_value_is_named() {
     for (flag, value, told) in [
         ("--array-sessions", "0", "--array-sessions"),
+        ("--array-sessions", "1001", "give 1 to 1000, fewer than the array's max-sessions"),
         ("--node-agent", "w1", "NAME=HOST:PORT"),
         ("--pool", "/pool", "without slashes"),
         ("--log-format", "xml", "text or json"),
@@ -110,4 +111,13 @@ fn every_flag_is_in_the_documents() {
     for flag in Args::command().get_arguments().filter_map(clap::Arg::get_long) {
         assert!(documents.contains(&format!("`--{flag}")), "--{flag} is not in docs/configuration.md");
     }
+}
+
+#[test]
+fn as_many_sessions_as_an_array_takes_at_all_are_taken_with_a_warning() {
+    let doubts =
+        |sessions: &str| config(&["--array-sessions", sessions]).unwrap().arrays.doubts().collect::<Vec<_>>();
+    assert_eq!(doubts("19"), [""; 0]);
+    let [doubt] = &doubts("20")[..] else { panic!("20 is nobody else's") };
+    assert!(doubt.contains("array default") && doubt.contains("raise its max-sessions"), "{doubt}");
 }
