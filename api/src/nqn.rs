@@ -56,7 +56,8 @@ impl ManagedPrefix {
         nqn.0.starts_with(&self.0)
     }
 
-    /// Whether this is a name that the volume is exported under. Two backends never have the same slot.
+    /// Whether this is a name that the volume is exported under. It tells nothing of the backend: ids that this driver makes never
+    /// share a slot, but those of replicated or taken-over arrays may, and then two volumes have one name.
     pub fn is_of(&self, nqn: &Nqn, volume: &VolumeId) -> bool {
         self.volume(nqn).is_some_and(|named| named.slot() == volume.slot())
     }

@@ -40,6 +40,9 @@ pub trait Host: Send + Sync + 'static {
     /// What the kernel knows of this subsystem now, told by its NQN, never by a remembered name.
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error>;
 
+    /// Where the kernel's controllers of this subsystem are connected to. Two arrays may export one NQN.
+    fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error>;
+
     /// Every subsystem the kernel knows, of whomever.
     fn subsystems(&self) -> Result<Vec<Nqn>, Error>;
 

@@ -9,7 +9,7 @@ mod error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, Portal, VolumeId};
 
 use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, MountOptions, Signature,
@@ -78,6 +78,12 @@ enum Observed {
     Ready(Device, Staged),
     /// The volume is connected under the name of an earlier attachment.
     Renamed(Nqn),
+    /// A volume of another array, in the same slot, is on this node.
+    Namesake(VolumeId),
+    /// The volume is connected to where it was at an earlier attachment.
+    Moved(Portal),
+    /// Its NQN is connected to somewhere else.
+    OtherPortal(Portal),
     /// The volume is mounted at another staging path.
     Elsewhere(PathBuf),
     /// The volume is staged as something else.
@@ -143,6 +149,10 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
             Step::Done => return remember(volumes, wanted, made),
             Step::Connect => {
                 remember(volumes, wanted, made)?;
+                // Once more, now that our own record is there: of two namesakes that are staged at once, one at least sees the other.
+                if let Some(other) = namesake(volumes, wanted)? {
+                    return Err(Error::Namesake { volume: wanted.volume.clone(), other });
+                }
                 if host.connect(&wanted.target)? == Connected::Newly {
                     made.push(undo::Made::Connection(wanted.target.nqn.clone()));
                 }
@@ -216,10 +226,19 @@ fn remember<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo:
     Ok(())
 }
 
+/// Another array's volume that has the same slot, and so maybe the same NQN, and is on this node.
+fn namesake<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<VolumeId>, Error> {
+    Ok(volumes.records.namesakes(&wanted.volume)?.pop().map(|record| record.volume))
+}
+
 fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
     let Volumes { host, records, .. } = volumes;
+    if let Some(other) = namesake(volumes, wanted)? {
+        return Ok(Observed::Namesake(other));
+    }
     let mounts = host.mounts()?;
-    if let Some(record) = records.read(&wanted.volume)? {
+    let record = records.read(&wanted.volume)?;
+    if let Some(record) = record.clone() {
         if record.nqn != *wanted.target.nqn.as_nqn() && host.attachment(&record.nqn)? != Attachment::Absent {
             return Ok(Observed::Renamed(record.nqn));
         }
@@ -230,7 +249,13 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
             return Ok(Observed::OtherForm(record.form));
         }
     }
-    let device = match host.attachment(wanted.target.nqn.as_nqn())? {
+    let nqn = wanted.target.nqn.as_nqn();
+    // Another array may export the same NQN: a connection is this volume's only if it leads to where the volume is.
+    if let Some(live) = host.portals(nqn)?.into_iter().find(|live| *live != wanted.target.portal) {
+        let known = record.is_some_and(|record| record.nqn == *nqn && record.portal == live);
+        return Ok(if known { Observed::Moved(live) } else { Observed::OtherPortal(live) });
+    }
+    let device = match host.attachment(nqn)? {
         Attachment::Absent | Attachment::Lost => return Ok(Observed::Absent),
         Attachment::Connecting(_) | Attachment::Live(None) => return Ok(Observed::Pending),
         Attachment::Live(Some(device)) if device.size < wanted.size => return Ok(Observed::Short(device)),
@@ -258,6 +283,19 @@ fn next(wanted: &Wanted, observed: Observed) -> Step {
         Observed::Absent => return Step::Connect,
         Observed::Pending => return Step::Await,
         Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { volume, old }),
+        Observed::Namesake(other) => return Step::Refuse(Error::Namesake { volume, other }),
+        Observed::Moved(live) => {
+            return Step::Refuse(Error::Moved { volume, live, wanted: wanted.target.portal });
+        }
+        Observed::OtherPortal(live) => {
+            let Target { nqn, portal, .. } = wanted.target.clone();
+            return Step::Refuse(Error::OtherPortal {
+                volume,
+                nqn: nqn.as_nqn().clone(),
+                live,
+                wanted: portal,
+            });
+        }
         Observed::Elsewhere(at) => return Step::Refuse(Error::StagedElsewhere { volume, at }),
         Observed::OtherForm(staged) => return Step::Refuse(Error::OtherForm { volume, staged }),
         Observed::Short(device) => {

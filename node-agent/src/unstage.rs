@@ -129,6 +129,18 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
             connections.push(nqn);
         }
     }
+    // Volumes of two arrays may share an NQN, and then the connection is that of the one whose record tells where it leads to.
+    for namesake in records.namesakes(&wanted.volume)? {
+        let live = host.portals(&namesake.nqn)?;
+        let own = record.as_ref().is_some_and(|own| {
+            own.nqn == namesake.nqn
+                && own.portal != namesake.portal
+                && live.iter().all(|live| *live == own.portal)
+        });
+        if !own {
+            connections.retain(|nqn| *nqn.as_nqn() != namesake.nqn);
+        }
+    }
     let mut devices = Vec::new();
     for nqn in &connections {
         devices.extend(host.attachment(nqn.as_nqn())?.device().cloned());

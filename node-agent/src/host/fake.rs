@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, Nqn, ReconnectPolicy};
+use rds_csi_api::{Bytes, FsType, Nqn, Portal, ReconnectPolicy};
 use rustix::io::Errno;
 
 use super::{
@@ -67,6 +67,7 @@ struct Connection {
     live: bool,
     scanned: bool,
     device: Device,
+    portal: Portal,
     policy: ReconnectPolicy,
 }
 
@@ -278,6 +279,10 @@ impl Host for FakeHost {
         })
     }
 
+    fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error> {
+        Ok(self.world().connections.get(nqn).map(|connection| connection.portal).into_iter().collect())
+    }
+
     fn subsystems(&self) -> Result<Vec<Nqn>, Error> {
         Ok(self.world().connections.keys().cloned().collect())
     }
@@ -301,9 +306,8 @@ impl Host for FakeHost {
             nqn: nqn.clone(),
         };
         let scanned = world.late.is_none();
-        world
-            .connections
-            .insert(nqn.clone(), Connection { live: true, scanned, device, policy: target.reconnect });
+        let Target { portal, reconnect: policy, .. } = *target;
+        world.connections.insert(nqn.clone(), Connection { live: true, scanned, device, portal, policy });
         Ok(Connected::Newly)
     }
 

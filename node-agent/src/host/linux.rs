@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, Nqn};
+use rds_csi_api::{Bytes, FsType, Nqn, Portal};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
@@ -42,6 +42,10 @@ impl Linux {
 impl Host for Linux {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
         nvme::attachment(&self.root, nqn)
+    }
+
+    fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error> {
+        nvme::portals(&self.root, nqn)
     }
 
     fn subsystems(&self) -> Result<Vec<Nqn>, Error> {

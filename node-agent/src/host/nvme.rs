@@ -42,6 +42,21 @@ pub(super) fn attachment(root: &Path, nqn: &Nqn) -> Result<Attachment, Error> {
     Ok(if live { Attachment::Live(device) } else { Attachment::Connecting(device) })
 }
 
+/// `address` is `traddr=10.77.0.1,trsvcid=4420`, and behind it what the connection goes out by (nvmf_get_address).
+pub(super) fn portals(root: &Path, nqn: &Nqn) -> Result<Vec<Portal>, Error> {
+    let mut portals = Vec::new();
+    for controller in controllers(root, nqn)? {
+        let Some(text) = attribute_at(&controller.directory, &controller.path, "address")? else { continue };
+        let field =
+            |name: &str| text.split(',').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        match field("traddr").and_then(|address| Portal::parse(address, field("trsvcid")).ok()) {
+            Some(portal) => portals.push(portal),
+            None => return Err(Error::Form { path: controller.path.join("address"), text }),
+        }
+    }
+    Ok(portals)
+}
+
 pub(super) fn subsystems(root: &Path) -> Result<Vec<Nqn>, Error> {
     let mut all = names(root, "class/nvme-subsystem")?;
     all.extend(names(root, "class/nvme")?);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, Portal, VolumeId};
 
 use super::MOST_STEPS;
 use crate::host::{self, Device, Holder, KubeletPath, in_use};
@@ -88,6 +88,42 @@ pub enum Error {
         /// Under which.
         old: Nqn,
     },
+    /// Another array's volume of the same slot is on this node.
+    #[error(
+        "volume {other} of another array is staged on this node, and has the slot of volume {volume}, so the node cannot tell \
+         them apart: run the pod on another node, or delete the pods that use {other} here first"
+    )]
+    Namesake {
+        /// Which volume.
+        volume: VolumeId,
+        /// The one that is staged.
+        other: VolumeId,
+    },
+    /// The volume is connected to where it was before.
+    #[error("volume {volume} is still connected to {live}, and {wanted} is asked for: unstage it first")]
+    Moved {
+        /// Which volume.
+        volume: VolumeId,
+        /// Where it is connected.
+        live: Portal,
+        /// Where it should be.
+        wanted: Portal,
+    },
+    /// The NQN is connected to somewhere else, and not for this volume.
+    #[error(
+        "{nqn} is connected to {live}, and volume {volume} is at {wanted}: the device may be another array's, so it is not \
+         used; end that connection if nobody needs it, or run the pod on another node"
+    )]
+    OtherPortal {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its subsystem.
+        nqn: Nqn,
+        /// Where that is connected.
+        live: Portal,
+        /// Where it should be.
+        wanted: Portal,
+    },
     /// The volume is staged as something else.
     #[error("volume {volume} is staged as {staged}, which is not what is asked for: unstage it first")]
     OtherForm {
@@ -135,7 +171,10 @@ impl Failure for Error {
             | Self::BlankReadOnly { .. }
             | Self::Taken { .. }
             | Self::StagedElsewhere { .. }
-            | Self::OtherConnection { .. } => Kind::Refused,
+            | Self::OtherConnection { .. }
+            | Self::Namesake { .. }
+            | Self::Moved { .. }
+            | Self::OtherPortal { .. } => Kind::Refused,
             Self::OtherForm { .. } => Kind::Conflict,
             Self::InUse { .. } => Kind::InUse,
             Self::Remains { .. } => Kind::Unsure,

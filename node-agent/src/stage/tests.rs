@@ -254,6 +254,62 @@ fn an_old_connection_of_the_volume_is_not_forgotten() {
     assert_eq!(world.everything(), before);
 }
 
+/// The volume of another array whose slot, and so whose NQN, is the same.
+fn namesake(world: &World) -> Wanted {
+    let mut wanted = world.stage_as(Usage::Block);
+    wanted.volume = "rack-2/pvc-a".parse().unwrap();
+    wanted.target.portal = Portal::parse("10.77.0.2", None).unwrap();
+    wanted.staging = world.path("plugins/other");
+    wanted
+}
+
+#[test]
+fn another_array_s_volume_of_the_same_name_is_neither_used_nor_cut() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    let before = world.everything();
+    let other = namesake(&world);
+    let error = stage(&world.volumes, &other).unwrap_err();
+    assert!(matches!(&error, Error::Namesake { other, .. } if *other == world.volume), "{error}");
+    assert_eq!(error.kind(), Kind::Refused);
+    let unwanted = crate::unstage::Wanted { volume: other.volume.clone(), staging: other.staging.clone() };
+    crate::unstage::unstage(&world.volumes, &unwanted).unwrap();
+    assert_eq!(world.everything(), before);
+    crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+    stage(&world.volumes, &other).unwrap();
+}
+
+#[test]
+fn a_connection_to_another_array_is_not_taken_for_the_volume_s() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    world.volumes.records.remove(&world.volume).unwrap();
+    let before = world.everything();
+    let error = stage(&world.volumes, &namesake(&world)).unwrap_err();
+    assert!(matches!(error, Error::OtherPortal { .. }), "{error}");
+    assert!(error.to_string().contains("10.77.0.1:4420") && error.to_string().contains("10.77.0.2:4420"));
+    assert_eq!(error.kind(), Kind::Refused);
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
+fn a_volume_whose_array_has_another_address_is_unstaged_first() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    let before = world.everything();
+    let mut moved = world.stage_filesystem();
+    moved.target.portal = Portal::parse("10.77.0.2", None).unwrap();
+    let error = stage(&world.volumes, &moved).unwrap_err();
+    assert!(
+        matches!(&error, Error::Remains { cause, .. } if matches!(**cause, Error::Moved { .. })),
+        "{error}"
+    );
+    assert_eq!(world.everything(), before);
+    crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+    stage(&world.volumes, &moved).unwrap();
+}
+
 #[test]
 fn after_a_reboot_the_same_call_brings_the_volume_back() {
     let world = world(Holds::Nothing);

@@ -134,6 +134,21 @@ impl Records {
         Ok(records)
     }
 
+    /// The records of other volumes with the same slot, each on a backend of its own: their NQNs tell them not apart.
+    pub fn namesakes(&self, volume: &VolumeId) -> Result<Vec<Record>, Error> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(failed("list", &self.0))? {
+            let name = entry.map_err(failed("list", &self.0))?.file_name();
+            // By the file's name: a damaged record of any other volume is in nobody's way.
+            let stem = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            let other = stem.and_then(|stem| stem.replace('@', "/").parse::<VolumeId>().ok());
+            if let Some(other) = other.filter(|other| other != volume && other.slot() == volume.slot()) {
+                found.extend(self.read(&other)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Writes a record. When it returns, the record survives a power failure, whole.
     pub fn write(&self, record: &Record) -> Result<(), Error> {
         let path = self.path(&record.volume);
@@ -267,6 +282,23 @@ mod tests {
         records.remove(&a.volume).unwrap();
         records.remove(&a.volume).unwrap();
         assert_eq!(records.list().unwrap(), [b]);
+    }
+
+    #[test]
+    fn namesakes_are_volumes_of_other_backends_in_the_same_slot() {
+        let (folder, records) = records();
+        for volume in ["pvc-a", "rack-2/pvc-a", "pvc-aa"] {
+            records.write(&record(volume, Form::Block)).unwrap();
+        }
+        fs::write(folder.path().join("state/pvc-b.json"), "damaged").unwrap();
+        let namesakes = |volume: &str| {
+            let found = records.namesakes(&volume.parse().unwrap()).unwrap();
+            found.into_iter().map(|record| record.volume.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(namesakes("pvc-a"), ["rack-2/pvc-a"]);
+        assert_eq!(namesakes("rack-2/pvc-a"), ["pvc-a"]);
+        assert_eq!(namesakes("pvc-aa"), Vec::<String>::new());
+        assert!(records.namesakes(&"rack-2/pvc-b".parse().unwrap()).is_err());
     }
 
     #[test]

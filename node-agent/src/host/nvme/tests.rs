@@ -126,6 +126,22 @@ fn two_namespaces_are_an_error_and_not_a_guess() {
 }
 
 #[test]
+fn a_controller_tells_which_array_it_is_connected_to() {
+    let tree = Tree::new();
+    let portals = |nqn: &str| portals(tree.root(), &nqn.parse().unwrap());
+    tree.controller("nvme0", A, "live", "nvme0c0n1");
+    tree.write("class/nvme/nvme0/address", "traddr=10.77.0.1,trsvcid=4420,src_addr=10.77.0.11");
+    tree.controller("nvme1", A, "connecting", "nvme0c1n1");
+    tree.write("class/nvme/nvme1/address", "traddr=fd00::1,trsvcid=4421,host_traddr=fd00::2");
+    tree.controller("nvme2", B, "live", "nvme2c2n1");
+    tree.write("class/nvme/nvme2/address", "0000:01:00.0");
+    let portal = |address, port| Portal::parse(address, Some(port)).unwrap();
+    assert_eq!(portals(A).unwrap(), [portal("10.77.0.1", "4420"), portal("fd00::1", "4421")]);
+    assert!(matches!(portals(B), Err(Error::Form { .. })));
+    assert_eq!(portals("nqn.2000-02.com.mikrotik:pvc-c").unwrap(), []);
+}
+
+#[test]
 fn an_nqn_is_compared_whole() {
     let tree = Tree::new();
     tree.subsystem("nvme-subsys0", &format!("{A}bc"));
