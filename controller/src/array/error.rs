@@ -117,6 +117,13 @@ pub enum Error {
          volume, copy the data into it in a pod that mounts both, and use that one"
     )]
     Flat(VolumeId),
+    /// What the Go driver called a snapshot.
+    #[error(
+        "snapshot {0} is one of the earlier driver, whose snapshots hold the settings of their volume and none of its \
+         data, so nothing can be made of it: delete it, and copy the data out of its volume, if that is still there, in a \
+         pod that mounts both"
+    )]
+    NoData(SnapshotId),
     /// A copy cannot be smaller than what it is a copy of.
     #[error("{source_of} has {size}, more than limit_bytes of {most}: raise the limit to that")]
     SourceTooLarge {
@@ -206,6 +213,7 @@ impl Failure for Error {
             | Self::Strangers(_)
             | Self::Open(_)
             | Self::Flat(_)
+            | Self::NoData(_)
             | Self::NoPool { .. }
             | Self::Leftover { .. }
             | Self::Denied { .. } => Kind::Refused,

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rds_csi_api::{Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 
+use super::names::is_snapshot_of_go;
 use super::{
     Array, Capacity, Content, Digest, Error, Export, Inventory, Label, Layout, Owner, Snapshot, Soundness,
     Source, Stray, Subject, Volume, Wanted, WantedSnapshot,
@@ -135,6 +136,7 @@ impl World {
             Content::CopyOf { source, least, most } => (source, *least, *most),
         };
         let (size, source_of) = match source {
+            Source::Snapshot(id) if is_snapshot_of_go(id) => return Err(Error::NoData(id.clone())),
             Source::Snapshot(id) => {
                 let snapshot = self.snapshots.get(id).ok_or_else(|| Error::MissingSnapshot(id.clone()))?;
                 (snapshot.size, Subject::from(id))

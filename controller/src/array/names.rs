@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use rds_csi_api::SnapshotId;
 use rds_csi_api::text::Malformed;
 use uuid::Uuid;
 
@@ -34,6 +35,20 @@ pub struct Digest(u32);
 /// The name of a Kubernetes object: a DNS-1123 subdomain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KubeName(String);
+
+/// Whether the Go driver made that id, `snap-<uuid>` or `snap-<uuid>-at-<hexadecimal>`: no snapshot of ours has such a one.
+///
+/// What it named so is a disk with the settings of its volume, and none of its data.
+pub(super) fn is_snapshot_of_go(id: &SnapshotId) -> bool {
+    let Some(name) = id.slot().strip_prefix(SnapshotId::PREFIX) else { return false };
+    let (uuid, taken) = name.split_once("-at-").unwrap_or((name, "0"));
+    is_uuid(uuid) && !taken.is_empty() && taken.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether it is a UUID with its four hyphens.
+pub(super) fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && Uuid::try_parse(text).is_ok()
+}
 
 /// One closed alphabet for pools and clusters: letters, digits, `_` and `-`, a letter or digit first.
 fn plain(text: &str, longest: usize) -> bool {
@@ -194,6 +209,20 @@ mod tests {
         assert_ne!(Digest::of([("a", "b1:c")]), Digest::of([("a", "b"), ("c", "")]));
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(Digest::of([]).to_string(), "c66e7f43");
+    }
+
+    #[test]
+    fn the_go_drivers_snapshots_are_told_from_ours_by_their_ids() {
+        let uuid = "123e4567-e89b-12d3-a456-426614174000";
+        let of_go = |id: String| is_snapshot_of_go(&id.parse().unwrap());
+        for id in ["", "-at-3a9f8c02d1", "-at-1739800000"].map(|end| format!("snap-{uuid}{end}")) {
+            assert!(of_go(id.clone()), "{id}");
+        }
+        for id in ["snap-ci7ekz7itmjnhjcwijtbif2aaa", "snap-123e4567e89b12d3a456426614174000", "snap-a-at-1"]
+        {
+            assert!(!of_go(id.into()), "{id}");
+        }
+        assert!(!of_go(format!("snap-{uuid}-at-x")) && !of_go(format!("snap-{uuid}-at-1-at-2")));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Volumes that begin with what another volume or a snapshot holds.
 
+use rds_csi_api::SnapshotId;
+
 use super::snapshots::{discarded, snapshot_id, taken};
 use super::{Bytes, Content, Error, id, made, removed, wanted};
 use crate::array::{Array, Source, Subject, Wanted};
@@ -10,6 +12,20 @@ pub(super) async fn every_clause(array: &impl Array) {
     a_repeated_copy_gives_the_same_volume_and_another_is_a_conflict(array).await;
     a_copy_outlives_its_source(array).await;
     nothing_is_made_of_what_is_not_there(array).await;
+    nothing_is_made_of_a_snapshot_without_data(array).await;
+}
+
+async fn nothing_is_made_of_a_snapshot_without_data(array: &impl Array) {
+    for text in [
+        "snap-123e4567-e89b-12d3-a456-426614174000",
+        "snap-123e4567-e89b-12d3-a456-426614174000-at-3a9f8c02d1",
+    ] {
+        let id: SnapshotId = text.parse().expect("it is a valid id");
+        let copy = copy("contract copy", &Source::Snapshot(id.clone()), None, None);
+        assert_eq!(array.create(&copy).await, Err(Error::NoData(id.clone())));
+        assert_eq!(array.volume(&copy.id).await, Err(Error::Missing(copy.id.clone())));
+        assert_eq!(array.delete_snapshot(&id).await, Ok(()));
+    }
 }
 
 fn copy(name: &str, source: &Source, least: Option<Bytes>, most: Option<Bytes>) -> Wanted {

@@ -62,7 +62,13 @@ fn stopped(mark: Mark, more: &str, concerns: &Concerns) -> Error {
         Subject::Volume(id) => error(id),
         Subject::Snapshot(_) | Subject::Pool(_) => garbled("it is about a volume", mark.as_str()),
     };
+    let of_a_snapshot = matches!(concerns.source, Subject::Snapshot(_));
     match mark {
+        // Only what the Go driver called a snapshot has a disk.
+        Mark::NotAVolume if of_a_snapshot => foreign("its disk is not over the file of its name in the pool"),
+        Mark::Strangers if of_a_snapshot => {
+            foreign("its disk lets hosts in by name, and no snapshot of the earlier driver does")
+        }
         Mark::Missing | Mark::NoSource => missing(source()),
         Mark::NotAVolume => foreign("its disk is no file disk in the pool, or has another NQN"),
         Mark::OtherCluster => foreign("it carries the name of another cluster"),

@@ -17,6 +17,7 @@ use rds_csi_api::{Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 
 use super::note::{Copied, Note, asked, slot_of};
 use super::session::Call;
+use crate::array::names::{is_snapshot_of_go, is_uuid};
 use crate::array::{ClusterId, Content, Export, Pool, Source, Wanted, WantedSnapshot};
 
 /// How much of an answer is read. One disk in JSON takes about 400 bytes.
@@ -206,7 +207,9 @@ impl Place<'_> {
     }
 
     pub(super) fn delete_snapshot(&self, id: &SnapshotId) -> Call {
-        call("discard", bodies::DELETE_SNAPSHOT, self.of_snapshot(id).text("cluster", self.cluster.as_str()))
+        let body =
+            if is_snapshot_of_go(id) { bodies::DELETE_SNAPSHOT_OF_GO } else { bodies::DELETE_SNAPSHOT };
+        call("discard", body, self.of_snapshot(id).text("cluster", self.cluster.as_str()))
     }
 
     pub(super) fn inventory(&self) -> Call {
@@ -281,8 +284,7 @@ impl Arguments {
 
 /// Whether it is a name as the Go driver made them, `pvc-<uuid>`: nobody else's file has one.
 pub(super) fn is_of_go(slot: &str) -> bool {
-    let uuid = slot.strip_prefix("pvc-").filter(|uuid| uuid.len() == 36);
-    uuid.is_some_and(|uuid| uuid::Uuid::try_parse(uuid).is_ok())
+    slot.strip_prefix("pvc-").is_some_and(is_uuid)
 }
 
 /// A regular expression for lists of hosts that name none but these.

@@ -10,6 +10,7 @@ use super::outcome::{Concerns, garbled};
 use super::reply::{self, Disk, File};
 use super::script::{self, Place};
 use super::session::Call;
+use crate::array::names::is_snapshot_of_go;
 use crate::array::{
     ClusterId, Content, Error, Export, Layout, Owner, Soundness, Source, Subject, Volume, Wanted,
 };
@@ -19,6 +20,9 @@ impl RouterOs {
         let id = &wanted.id;
         let concerns = match &wanted.content {
             Content::Empty(_) => Concerns::of(id),
+            Content::CopyOf { source: Source::Snapshot(source), .. } if is_snapshot_of_go(source) => {
+                return Err(Error::NoData(source.clone()));
+            }
             Content::CopyOf { source: Source::Snapshot(source), .. } => Concerns::of(id).taking_from(source),
             Content::CopyOf { source: Source::Volume(source), .. } => Concerns::of(id).taking_from(source),
         };

@@ -30,6 +30,9 @@ enum Act {
     DeleteFlat,
     /// A volume as the Go driver makes them.
     MakeFlat,
+    /// What it calls a snapshot.
+    MakeHollow,
+    DiscardHollow,
 }
 
 /// How large a copy of 1 GiB is to be.
@@ -42,6 +45,7 @@ enum Size {
 }
 
 const FLAT: &str = "pvc-123e4567-e89b-12d3-a456-426614174000";
+const HOLLOW: &str = "snap-123e4567-e89b-12d3-a456-426614174000-at-3a9f8c02d1";
 
 fn source() -> VolumeId {
     "pvc-source".parse().unwrap()
@@ -135,6 +139,12 @@ impl Bench {
                 world::shell(&self.site, &format!("{add}{FLAT}.img slot={FLAT} {rest}{FLAT}")).await;
                 Ok(String::new())
             }
+            Act::MakeHollow => {
+                let add = "/disk add type=file file-size=1G file-path=/storage-pool/metal-csi/";
+                world::shell(&self.site, &format!("{add}{HOLLOW}.img slot={HOLLOW}")).await;
+                Ok(String::new())
+            }
+            Act::DiscardHollow => array.delete_snapshot(&HOLLOW.parse().unwrap()).await.map(told),
         }
     }
 
@@ -156,7 +166,9 @@ impl Bench {
                 Err(error) => panic!("{error}"),
             }
         }
-        connected.array.delete_snapshot(&"snap-s".parse().unwrap()).await.unwrap();
+        for id in ["snap-s", HOLLOW] {
+            connected.array.delete_snapshot(&id.parse().unwrap()).await.unwrap();
+        }
         connected.close().await;
         let known = |name: &String| name == "metal-csi";
         let state = self.simulator.state().unwrap();
@@ -278,11 +290,12 @@ async fn a_change_that_was_cut_off_is_repeated() {
 
 #[tokio::test]
 async fn a_removal_that_was_cut_off_is_repeated() {
-    let removals: [(&[Act], Act); 4] = [
+    let removals: [(&[Act], Act); 5] = [
         (&[Act::Create(NOBODY)], Act::Delete),
         (&[Act::MakeSource, Act::Take, Act::Restore(Size::Larger)], Act::Delete),
         (SOURCES, Act::Discard),
         (&[Act::MakeFlat], Act::DeleteFlat),
+        (&[Act::MakeFlat, Act::MakeHollow], Act::DiscardHollow),
     ];
     join_all(removals.iter().map(|(before, act)| a_repeat_ends_as_an_uncut_run(before, *act, LINE))).await;
 }

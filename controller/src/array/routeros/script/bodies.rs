@@ -310,6 +310,27 @@ pub(super) const DELETE_SNAPSHOT: &str = concat!(
     "/disk/btrfs/subvolume remove $mine"
 );
 
+/// Removes what the Go driver called a snapshot: a disk with the settings of its volume, over a file that none of its data is
+/// in. Its name is nobody else's, so the file goes even if an earlier call was cut off when it had removed the disk.
+pub(super) const DELETE_SNAPSHOT_OF_GO: &str = concat!(
+    ":local there [/disk find slot=$snap]; :if ([:len $there]>",
+    disks!("slot=$snap type=\"file\" file-path~\"^/$pool/(.+/)\\?$snap\\\\.img\\$\""),
+    ") do={:error \"rds-csi: not a volume\"}; ",
+    ":if (",
+    disks!("slot=$snap comment~\"^rds-csi:\""),
+    ">",
+    disks!("slot=$snap comment~\"^rds-csi:$cluster( |\\$)\""),
+    ") do={:error \"rds-csi: other cluster\"}; ",
+    ":if (",
+    disks!("slot=$snap nvme-tcp-export=yes nvme-tcp-server-allow-host-name~\".\""),
+    ">0) do={:error \"rds-csi: other hosts\"}; ",
+    "/disk remove $there; ",
+    ":foreach file in=[/file find name~\"^$pool/(.+/)\\?$snap\\\\.img\\$\"] do={",
+    ":local image (\"/\" . [/file get $file name]); :if (",
+    disks!("file-path=$image"),
+    "=0) do={/file remove $file}}"
+);
+
 /// Everything in the pool: disks, subvolumes, image files.
 pub(super) const INVENTORY: &str = concat!(
     show!("/disk", concat!("slot,", of_a_disk!()), "type=\"file\" file-path~\"^/$pool/\""),

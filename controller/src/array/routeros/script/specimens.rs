@@ -78,6 +78,7 @@ pub(super) fn calls(
         place.take_snapshot(&taking),
         place.snapshot(&snapshot),
         place.delete_snapshot(&snapshot),
+        place.delete_snapshot(&"snap-123e4567-e89b-12d3-a456-426614174000-at-3a9f8c02d1".parse().unwrap()),
         place.inventory(),
         place.capacity(),
     ]
