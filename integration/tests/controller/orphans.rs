@@ -164,6 +164,27 @@ async fn without_the_switch_an_orphan_is_told_once_and_stays() {
 }
 
 #[tokio::test]
+async fn systems_of_nodes_on_the_same_array_are_no_orphans() {
+    let kubernetes = Kubernetes::start().await;
+    let world = world(&kubernetes, &["--remove-orphans-after", "1s"]).await;
+    for slot in ["nixos-var", "pvc-unmarked"] {
+        let line = format!(
+            "/disk add type=file file-path=/storage-pool/{slot}.img file-size=16M slot={slot} nvme-tcp-export=no \
+             nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:{slot}"
+        );
+        world::shell(&world.site, &line).await;
+    }
+    // The one that differs in nothing but its name shows that both were looked at.
+    shows(&world, r#"rds_csi_orphans{backend="default",kind="unmarked"} 1"#, true).await;
+    kubernetes.is_read(3).await;
+    let events = kubernetes.events();
+    assert!(events.iter().any(|(_, note)| note.contains("pvc-unmarked")), "{events:?}");
+    assert!(!format!("{events:?} {}", world.controller.log()).contains("nixos-var"), "{events:?}");
+    assert_eq!(slots(&world), ["nixos-var", "pvc-unmarked"]);
+    world.end_with_leftovers().await;
+}
+
+#[tokio::test]
 async fn without_kubernetes_nothing_is_looked_for_and_it_says_so() {
     let world = World::new().await;
     assert!(world.controller.log().contains("orphans are not looked for"), "{}", world.controller.log());

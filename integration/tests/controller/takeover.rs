@@ -3,7 +3,7 @@
 use rds_csi_api::csi;
 use tonic::Code;
 
-use crate::world::{self, World, assert_refused, cloned, filesystem, map};
+use crate::world::{self, World, assert_refused, cloned, filesystem, map, restored};
 
 const GIB: i64 = 1 << 30;
 const ID: &str = "pvc-123e4567-e89b-12d3-a456-426614174000";
@@ -64,5 +64,74 @@ async fn deleting_a_volume_of_the_earlier_driver_takes_its_file_along_and_nothin
     let state = world.simulator.state().unwrap();
     assert_eq!((state.disks.len(), state.disks[0].slot.as_str()), (1, "notes"));
     assert!(!format!("{:?}", state.files).contains(ID), "{state:?}");
+    world.end_with_leftovers().await;
+}
+
+const SNAPSHOT: &str = "snap-123e4567-e89b-12d3-a456-426614174000-at-3a9f8c02d1";
+
+/// What that driver called a snapshot: a disk in a slot of that name, over the file of that name, and more of its properties.
+async fn snapshot_left_behind(world: &World, id: &str, more: &str) {
+    let line = format!(
+        "/disk add type=file file-path=/storage-pool/metal-csi/{id}.img file-size=1G slot={id} {more}"
+    );
+    world::shell(&world.site, &line).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_of_the_earlier_driver_gives_no_data_and_goes_with_its_file() {
+    let world = World::new().await;
+    left_behind(&world).await;
+    let older = "snap-00000000-e89b-12d3-a456-426614174000";
+    for id in [SNAPSHOT, older] {
+        snapshot_left_behind(&world, id, "").await;
+        let refused = world.create(restored("copy", id, GIB)).await;
+        assert_refused(refused, Code::FailedPrecondition, "none of its data");
+        let asked = csi::ListSnapshotsRequest { snapshot_id: id.into(), ..Default::default() };
+        assert!(world.list_snapshots(asked).await.unwrap().entries.is_empty());
+    }
+    assert!(world.list_snapshots(csi::ListSnapshotsRequest::default()).await.unwrap().entries.is_empty());
+    assert_eq!(world.list_volumes(0, "").await.unwrap().entries.len(), 1);
+    for id in [SNAPSHOT, older, SNAPSHOT] {
+        world.delete_snapshot(id).await.unwrap();
+        assert!(!format!("{:?}", world.simulator.state().unwrap()).contains(id));
+    }
+    let disks = world.simulator.state().unwrap().disks;
+    assert_eq!((disks.len(), disks[0].slot.as_str()), (1, ID));
+    world.delete(ID).await.unwrap();
+    world.end_with_leftovers().await;
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_snapshot_of_the_earlier_driver_stays() {
+    let world = World::new().await;
+    left_behind(&world).await;
+    let named = "nvme-tcp-export=yes nvme-tcp-server-allow-host-name=nqn.2014-08.org.nvmexpress:uuid:1";
+    let elsewhere = "/disk add type=file file-size=1G file-path=/storage-pool/metal-csi/data.img slot=";
+    for (more, says) in [
+        (Some(named), "by name"),
+        (Some("comment=\"rds-csi:green\""), "another cluster"),
+        (None, "of its name"),
+    ] {
+        match more {
+            Some(more) => snapshot_left_behind(&world, SNAPSHOT, more).await,
+            None => world::shell(&world.site, &format!("{elsewhere}{SNAPSHOT}")).await,
+        }
+        let before = world.simulator.state().unwrap();
+        assert_refused(world.delete_snapshot(SNAPSHOT).await, Code::FailedPrecondition, says);
+        let after = world.simulator.state().unwrap();
+        assert_eq!(
+            format!("{:?} {:?}", after.disks, after.files),
+            format!("{:?} {:?}", before.disks, before.files)
+        );
+        world::shell(&world.site, &format!("/disk remove [find slot={SNAPSHOT}]")).await;
+    }
+    // A file that another disk is made of is that disk's.
+    let other = format!(
+        "/disk set [find slot={ID}] nvme-tcp-export=no; /disk add type=file slot=other file-path=/storage-pool/metal-csi/{SNAPSHOT}.img file-size=1G"
+    );
+    world::shell(&world.site, &other).await;
+    world.delete_snapshot(SNAPSHOT).await.unwrap();
+    let state = format!("{:?}", world.simulator.state().unwrap().files);
+    assert!(state.contains(SNAPSHOT), "{state}");
     world.end_with_leftovers().await;
 }
