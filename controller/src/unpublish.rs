@@ -81,7 +81,7 @@ pub async fn unpublish(
 }
 
 /// A node that the record does not name may hold the volume all the same: attached by a program whose records are lost.
-/// What its agent says and whom the array lets in are then all there is. Its silence alone says nothing.
+/// What its agent says and whom the array lets in are then all there is, and its silence proves nothing.
 async fn forget(
     array: &impl Array,
     nodes: &impl Witness,
@@ -90,8 +90,18 @@ async fn forget(
     node: NodeName,
 ) -> Result<(), Error> {
     let host = HostNqn::of(&node);
+    let is_known = nodes.knows(&node);
     let release = match asked(nodes, fence, id, vec![node]).await {
-        Err(Refusal::Unfenced { .. }) => return Ok(()),
+        // No volume can be with a node that there is not.
+        Err(Refusal::Unfenced { .. }) if !is_known => return Ok(()),
+        // It may be connected still, unless nobody can be.
+        Err(source @ Refusal::Unfenced { .. }) => {
+            return match array.volume(id).await {
+                Ok(Volume { export: Export::Off, .. }) => Ok(()),
+                Ok(_) => Err(refused(id, source)),
+                outcome => Ok(gone_or(outcome)?),
+            };
+        }
         release => release.map_err(|source| refused(id, source))?,
     };
     if fence == Fence::None {

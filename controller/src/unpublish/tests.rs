@@ -339,3 +339,30 @@ async fn a_node_that_no_record_names_is_asked_all_the_same() {
         assert_eq!(world.array.fences(), 0);
     }
 }
+
+#[tokio::test]
+async fn without_records_and_a_fence_a_silent_node_still_counts_as_connected() {
+    let mut world = World::new(Fence::None).await;
+    world.attach("w1").await.unwrap();
+    world.store = InMemory::default();
+    let detach = |name: &str| world.detach(From::Node(node(name)));
+    let refused = detach("w1").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(rds_csi_api::status::chain(&refused).contains("node w1 may still write"), "{refused:?}");
+    // A node that there is not writes nothing.
+    detach(crate::node_agents::fake::NOWHERE).await.unwrap();
+    world.nodes.say(&node("w1"), Testimony::Gone);
+    detach("w1").await.unwrap();
+
+    world.nodes.say(&node("w1"), Testimony::Silent("no route".into()));
+    world.array.fail_once(Fault::Before(array::Error::Unreachable { reason: "connection refused".into() }));
+    assert_eq!(
+        detach("w1").await.unwrap_err().kind(),
+        Kind::Unreachable,
+        "nobody knows whom the array lets in"
+    );
+    world.array.dismiss(&world.id, &Export::AnyHost, &Export::Off).await.unwrap();
+    detach("w1").await.unwrap();
+    world.array.delete(&world.id).await.unwrap();
+    detach("w1").await.unwrap();
+}
