@@ -24,7 +24,7 @@ const PAGE: u32 = 500;
 pub struct Claims {
     /// Slots that a PersistentVolume names.
     volumes: BTreeSet<String>,
-    /// Names of volumes that a claim may be waiting for.
+    /// Names of volumes that belong to a claim without a PersistentVolume.
     expected: BTreeSet<VolumeName>,
     snapshots: Snapshots,
 }
@@ -113,7 +113,7 @@ pub async fn ask(client: &Client, deadline: Duration) -> Result<Claims, Error> {
 async fn all(client: &Client) -> Result<Claims, Error> {
     let failed = |what| move |source: kube::Error| Error::Api { what, source: source.into() };
     // Claims before volumes: one that was bound in between is in both lists, and never in none.
-    let waiting: Vec<PersistentVolumeClaim> =
+    let wanted: Vec<PersistentVolumeClaim> =
         list(&Api::all(client.clone())).await.map_err(failed("PersistentVolumeClaims"))?;
     let volumes: Vec<PersistentVolume> =
         list(&Api::all(client.clone())).await.map_err(failed("PersistentVolumes"))?;
@@ -125,10 +125,31 @@ async fn all(client: &Client) -> Result<Claims, Error> {
         Err(kube::Error::Api(status)) if status.code == 404 => None,
         Err(error) => return Err(failed("VolumeSnapshotContents")(error)),
     };
+    let mut claims = of_volumes(wanted, volumes)?;
+    if let Some(contents) = contents {
+        claims.snapshots = Snapshots::Claimed { slots: BTreeSet::new(), expected: BTreeSet::new() };
+        for content in contents.into_iter().filter(|content| content.spec.driver == DRIVER_NAME) {
+            let taken = content.status.and_then(|status| status.snapshot_handle);
+            let handle = taken.or(content.spec.source.snapshot_handle);
+            claims.claim_snapshot(&content.metadata.name.unwrap_or_default(), handle.as_deref())?;
+        }
+    }
+    Ok(claims)
+}
+
+/// Who claims volumes.
+fn of_volumes(wanted: Vec<PersistentVolumeClaim>, volumes: Vec<PersistentVolume>) -> Result<Claims, Error> {
     let mut claims = Claims::default();
-    for claim in waiting {
-        let bound = claim.spec.and_then(|spec| spec.volume_name).is_some_and(|name| !name.is_empty());
-        if let Some(uid) = claim.metadata.uid.filter(|_| !bound) {
+    let names: BTreeSet<_> = volumes.iter().filter_map(|volume| volume.metadata.name.as_deref()).collect();
+    for claim in wanted {
+        let bound = claim.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty());
+        if bound.as_ref().is_some_and(|name| names.contains(name.as_str())) {
+            continue;
+        }
+        // One whose PersistentVolume is lost still stands for its data. The name of what it was bound to is its volume's too,
+        // if it was restored since, with another uid.
+        claims.expected.extend(bound.and_then(|name| name.parse::<VolumeName>().ok()));
+        if let Some(uid) = claim.metadata.uid {
             claims.expect_volume_for(&uid);
         }
     }
@@ -137,14 +158,6 @@ async fn all(client: &Client) -> Result<Claims, Error> {
             continue;
         };
         claims.claim_volume(&volume.metadata.name.unwrap_or_default(), &csi.volume_handle)?;
-    }
-    if let Some(contents) = contents {
-        claims.snapshots = Snapshots::Claimed { slots: BTreeSet::new(), expected: BTreeSet::new() };
-        for content in contents.into_iter().filter(|content| content.spec.driver == DRIVER_NAME) {
-            let taken = content.status.and_then(|status| status.snapshot_handle);
-            let handle = taken.or(content.spec.source.snapshot_handle);
-            claims.claim_snapshot(&content.metadata.name.unwrap_or_default(), handle.as_deref())?;
-        }
     }
     Ok(claims)
 }
@@ -175,7 +188,7 @@ impl Claims {
         Ok(())
     }
 
-    /// A PersistentVolumeClaim without a volume is there: its volume may have been made already.
+    /// A PersistentVolumeClaim is there and its PersistentVolume is not, not yet or not any more: its volume may be.
     pub fn expect_volume_for(&mut self, uid: &str) {
         // The provisioner's names: external-provisioner, `--volume-name-prefix`.
         self.expected.extend(format!("pvc-{uid}").parse::<VolumeName>());
@@ -232,5 +245,53 @@ impl Claims {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{
+        CSIPersistentVolumeSource, PersistentVolumeClaimSpec, PersistentVolumeSpec,
+    };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    const UID: &str = "123e4567-e89b-12d3-a456-426614174000";
+    const OLD: &str = "pvc-aaaaaaaa-e89b-12d3-a456-426614174000";
+
+    fn bound_to(volume: &str) -> PersistentVolumeClaim {
+        PersistentVolumeClaim {
+            metadata: ObjectMeta { uid: Some(UID.into()), ..ObjectMeta::default() },
+            spec: Some(PersistentVolumeClaimSpec { volume_name: Some(volume.into()), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    fn volume(name: &str, handle: &str) -> PersistentVolume {
+        let (driver, volume_handle) = (DRIVER_NAME.into(), handle.into());
+        let csi = CSIPersistentVolumeSource { driver, volume_handle, ..Default::default() };
+        PersistentVolume {
+            metadata: ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() },
+            spec: Some(PersistentVolumeSpec { csi: Some(csi), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn lesson_6_a_claim_whose_persistent_volume_is_lost_claims_its_volume() {
+        let made = |name: &str| VolumeId::for_name(None, &name.parse().unwrap());
+        let own = made(&format!("pvc-{UID}"));
+        for name in ["", OLD] {
+            let claims = of_volumes(vec![bound_to(name)], vec![volume("pv-1", "pvc-1")]).unwrap();
+            assert_eq!(claims.volume(&own, None), Claimed::Yes, "{name:?}");
+        }
+        // The claim was restored, with a uid of its own.
+        let claims = of_volumes(vec![bound_to(OLD)], vec![]).unwrap();
+        assert_eq!(claims.volume(&made(OLD), None), Claimed::Yes);
+        // What its volume is says the PersistentVolume, if it is there.
+        let claims = of_volumes(vec![bound_to("pv-1")], vec![volume("pv-1", "pvc-1")]).unwrap();
+        assert_eq!(claims.volume(&"pvc-1".parse().unwrap(), None), Claimed::Yes);
+        assert_eq!(claims.volume(&own, None), Claimed::No);
     }
 }
