@@ -5,6 +5,7 @@
 //! An absence that is not proven is no absence: a list that cannot be had ends the report, and the last one counts no more.
 
 mod judge;
+mod removal;
 mod report;
 
 use std::future::Future;
@@ -24,7 +25,6 @@ use crate::backends::Backend;
 use crate::cluster::claims::{self, Claims};
 use crate::cluster::events::Herald;
 use crate::csi::Driver;
-use crate::delete::delete;
 use crate::node_agents::Witness;
 
 pub use judge::{Kind, Orphan, Policy, Reason, Removal, Seen, Verdict, judge};
@@ -52,7 +52,7 @@ impl ClaimSource for Client {
 /// The search for orphans.
 pub struct Search<A, S, W, C> {
     driver: Arc<Driver<A, S, W>>,
-    claims: C,
+    claims: Arc<C>,
     calls: Calls,
     herald: Option<Herald>,
     policy: Policy,
@@ -71,6 +71,7 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         registry: &mut Registry,
     ) -> Self {
         let seen = driver.backends.iter().map(|_| Seen::default()).collect();
+        let claims = Arc::new(claims);
         Self { driver, claims, calls, herald, policy, reports: Reports::registered(registry), seen }
     }
 
@@ -99,6 +100,8 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
                 let error = status::chain(&error);
                 tracing::warn!(error, "no report of orphans: it is not known who claims what");
                 self.reports.forget_all();
+                // What went on meanwhile is not known either, so no age runs on.
+                self.seen.fill_with(Seen::default);
                 return;
             }
         };
@@ -109,6 +112,7 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
                     let error = status::chain(&error);
                     tracing::warn!(backend = %backend.title, error, "no report of orphans: the array does not list what it has");
                     self.reports.forget(&backend.title);
+                    self.seen[index] = Seen::default();
                 }
             }
         }
@@ -137,12 +141,15 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         }
     }
 
-    /// Removes one as DeleteVolume would: nobody may be recorded as holding it, and the array may let nobody in.
+    /// Removes one as DeleteVolume would, if it still is one while nobody else works on it.
     async fn remove(&self, backend: &Arc<Backend<A>>, orphan: &Orphan, id: &VolumeId) {
         // The record comes before the deed, so that there is one whatever happens then.
         tracing::warn!(backend = %backend.title, volume = %id, "removing an orphan: {orphan}");
-        let (driver, on, volume) = (Arc::clone(&self.driver), Arc::clone(backend), id.clone());
-        let work = async move { delete(&on.array, &driver.store, volume).await };
+        let (driver, claims) = (Arc::clone(&self.driver), Arc::clone(&self.claims));
+        let (on, volume) = (Arc::clone(backend), id.clone());
+        let work = async move {
+            removal::remove(&on.array, &driver.store, &*claims, on.name.as_ref(), volume).await
+        };
         match self.calls.run(Call::on(Rpc::DeleteVolume, id), work).await {
             Ok(_) => {
                 tracing::warn!(backend = %backend.title, volume = %id, "removed an orphan");
@@ -161,3 +168,6 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
