@@ -22,11 +22,12 @@ use crate::array::Error;
 use crate::array::routeros::RouterOs;
 use crate::config::{self, ArrayArgs, ArrayConfig};
 use check::Check;
-use report::{Outcome, Report};
+use report::{Outcome, Report, Summary};
 use scratch::Scratch;
 
 /// Examines an array: whether it can be reached, is what the driver needs, and what its fences are worth. Makes a scratch
-/// volume of 64 MiB there, and removes it. Exits with 0 if nothing failed, 1 if something did, 2 if it could not run.
+/// volume of 64 MiB there, and removes it. Exits with 0 if everything holds, 1 if something failed, 2 if it could not run, 3 if
+/// nothing failed, but something could not be tried, such as NVMe/TCP without a route to the array's NVMe address.
 #[derive(Debug, Parser)]
 #[command(name = "rds-csi-controller doctor", version)]
 pub struct Args {
@@ -50,6 +51,7 @@ enum Output {
 }
 
 const NOT_RUN: u8 = 2;
+const INCOMPLETE: u8 = 3;
 
 /// Examines the array, and prints the report.
 pub async fn run(args: Args) -> ExitCode {
@@ -68,7 +70,11 @@ pub async fn run(args: Args) -> ExitCode {
         Output::Table => print!("{}", report.table()),
         Output::Json => println!("{}", report.json()),
     }
-    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match report.summary() {
+        Summary::Good => ExitCode::SUCCESS,
+        Summary::Incomplete => ExitCode::from(INCOMPLETE),
+        Summary::Failed => ExitCode::FAILURE,
+    }
 }
 
 /// Why there is no report.

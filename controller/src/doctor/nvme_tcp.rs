@@ -63,13 +63,21 @@ impl Host {
 /// Why there is no connection, or no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No TCP connection.
+    /// No way there, or none that answers: it says nothing about the array.
     #[error("{address} cannot be reached over TCP: {reason}")]
     Unreachable {
         /// Where.
         address: SocketAddr,
         /// What the system said.
         reason: String,
+    },
+    /// Whoever is there takes no TCP connection.
+    #[error("{address} takes no TCP connection: {source}")]
+    Closed {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
     },
     /// A connection that is silent.
     #[error("no answer to {0} within {seconds} s", seconds = PATIENCE.as_secs())]
@@ -247,10 +255,18 @@ struct Queue {
 impl Queue {
     async fn open(address: SocketAddr) -> Result<Self, Error> {
         let unreachable = |reason: String| Error::Unreachable { address, reason };
-        let stream = timeout(PATIENCE, TcpStream::connect(address))
-            .await
-            .map_err(|_| unreachable(format!("no connection within {} s", PATIENCE.as_secs())))?
-            .map_err(|error| unreachable(error.to_string()))?;
+        let stream = match timeout(PATIENCE, TcpStream::connect(address)).await {
+            Err(_) => return Err(unreachable(format!("no connection within {} s", PATIENCE.as_secs()))),
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return Err(match error.kind() {
+                    io::ErrorKind::TimedOut
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable => unreachable(error.to_string()),
+                    _ => Error::Closed { address, source: error },
+                });
+            }
+        };
         let mut queue = Self { stream, alignment: 4, next: 0 };
         let hello = async {
             queue.send(HELLO, &pdu::init_request()).await?;

@@ -48,6 +48,28 @@ pub(super) struct Report {
     lines: [Option<Line>; Check::ALL.len()],
 }
 
+/// What a report comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Summary {
+    /// Everything was tried, and holds.
+    Good,
+    /// Nothing failed, but not everything could be tried.
+    Incomplete,
+    /// Something failed.
+    Failed,
+}
+
+impl Summary {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Incomplete => "incomplete: what is not proved may fail, so try it from where a node is",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
 /// A report in which every check has its line.
 #[derive(Debug)]
 pub(super) struct Finished(Vec<(Check, Line)>);
@@ -100,7 +122,7 @@ impl Report {
 
 #[derive(Serialize)]
 struct Json<'a> {
-    result: &'static str,
+    result: Summary,
     fences: Vec<&'static str>,
     checks: Vec<JsonLine<'a>>,
 }
@@ -116,9 +138,15 @@ struct JsonLine<'a> {
 }
 
 impl Finished {
-    /// Whether nothing failed. What could not be tried is no failure, and no proof.
-    pub(super) fn is_good(&self) -> bool {
-        self.count(Outcome::Failed) == 0
+    /// What it comes to. What could not be tried is no failure, and no proof.
+    pub(super) fn summary(&self) -> Summary {
+        if self.count(Outcome::Failed) > 0 {
+            Summary::Failed
+        } else if self.count(Outcome::NotProved) + self.count(Outcome::Skipped) > 0 {
+            Summary::Incomplete
+        } else {
+            Summary::Good
+        }
     }
 
     /// The ways to fence that hold on this array.
@@ -136,8 +164,7 @@ impl Finished {
             evidence: &line.evidence,
             todo: todo(*check, line),
         });
-        let result = if self.is_good() { "good" } else { "failed" };
-        let json = Json { result, fences: self.fences(), checks: checks.collect() };
+        let json = Json { result: self.summary(), fences: self.fences(), checks: checks.collect() };
         serde_json::to_string_pretty(&json).expect("texts are JSON")
     }
 
@@ -159,7 +186,8 @@ impl Finished {
         let counts: Vec<_> = counts.map(|(count, outcome)| format!("{count} {}", outcome.as_str())).collect();
         let fences = self.fences();
         let fences = if fences.is_empty() { "none".to_owned() } else { fences.join(", ") };
-        let _ = writeln!(text, "\n{}\nfences proved: {fences}", counts.join(", "));
+        let result = self.summary().as_str();
+        let _ = writeln!(text, "\n{}\nresult: {result}\nfences proved: {fences}", counts.join(", "));
         text
     }
 
@@ -191,7 +219,7 @@ mod tests {
         report.note(Check::HostKey, Outcome::Failed, "another\nkey");
         report.note(Check::HostKey, Outcome::Proved, "a second word does not count");
         let report = report.finish();
-        assert!(!report.is_good() && report.fences().is_empty());
+        assert!(report.summary() == Summary::Failed && report.fences().is_empty());
         let table = report.table();
         assert!(table.contains("FAILED      host-key") && table.contains("another | key"), "{table}");
         assert!(
@@ -216,7 +244,26 @@ mod tests {
             let report = report.finish();
             let expected: &[&str] = if missing.is_none() { &["acl"] } else { &[] };
             assert_eq!(report.fences(), expected);
-            assert!(report.is_good(), "what is not proved has not failed");
+            assert_ne!(report.summary(), Summary::Failed, "what is not proved has not failed");
+        }
+    }
+
+    #[test]
+    fn only_a_report_that_proves_everything_is_good() {
+        let cases = [
+            (None, Summary::Good),
+            (Some(Outcome::Warning), Summary::Good),
+            (Some(Outcome::NotProved), Summary::Incomplete),
+            (Some(Outcome::Skipped), Summary::Incomplete),
+            (Some(Outcome::Failed), Summary::Failed),
+        ];
+        for (outcome, expected) in cases {
+            let mut report = Report::new();
+            if let Some(outcome) = outcome {
+                report.note(Check::NvmeConnect, outcome, "");
+            }
+            report.note_all(&Check::ALL, Outcome::Proved, "");
+            assert_eq!(report.finish().summary(), expected, "{outcome:?}");
         }
     }
 }

@@ -176,8 +176,14 @@ impl<'x> Trial<'x> {
                 self.x.report.note(Check::NvmeConnect, Outcome::Proved, format!("{portal} speaks NVMe/TCP"));
                 return self.x.must(Check::AclAdmits, Err(format!("{a} is on the list, and {error}")));
             }
-            Err(error) => {
+            Err(error @ nvme_tcp::Error::Unreachable { .. }) => {
                 self.x.report.note_all(&OVER_NVME, Outcome::NotProved, &error.to_string());
+                return Err(Stopped);
+            }
+            // The export is on, and somebody is there: no node could connect to it either.
+            Err(error) => {
+                self.x.report.note(Check::NvmeConnect, Outcome::Failed, error.to_string());
+                self.x.report.note_all(&OVER_NVME, Outcome::Skipped, "not reached: see nvme-connect");
                 return Err(Stopped);
             }
         };

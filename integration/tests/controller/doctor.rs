@@ -32,15 +32,22 @@ const OVER_NVME: [&str; 16] = [
     "snapshot-data",
 ];
 
+/// Where no route leads: TCP knows no connection with everybody.
+const NO_ROUTE: &str = "255.255.255.255";
+
 fn command(site: &Site, extra: &[&str]) -> Command {
+    command_to(NO_ROUTE, site, extra)
+}
+
+/// With another address for NVMe.
+fn command_to(nvme: &str, site: &Site, extra: &[&str]) -> Command {
     let mut command = Command::new(programs::path("rds-csi-controller").unwrap());
     let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     command
         .args(["doctor", "--array-address", "127.0.0.1", "--array-user", USER])
         .args(["--array-port", &site.address.port().to_string()])
         .args(["--array-key", &path(&site.key), "--array-known-hosts", &path(&site.known_hosts)])
-        // Nobody listens at the site's other addresses.
-        .args(["--nvme-address", "127.77.0.1", "--nvme-port", &site.address.port().to_string()])
+        .args(["--nvme-address", nvme, "--nvme-port", &site.address.port().to_string()])
         .args(["--cluster-id", "blue", "--managed-nqn-prefix", MANAGED_NQN_PREFIX])
         .args(extra)
         .env("TMPDIR", site.folder.path())
@@ -53,7 +60,11 @@ fn command(site: &Site, extra: &[&str]) -> Command {
 
 /// What it reports as JSON, and its exit code.
 async fn examined(site: &Site) -> (Value, i32) {
-    let output = command(site, &["--output", "json"]).output().await.unwrap();
+    examined_by(command(site, &["--output", "json"])).await
+}
+
+async fn examined_by(mut command: Command) -> (Value, i32) {
+    let output = command.output().await.unwrap();
     let report = serde_json::from_slice(&output.stdout);
     (report.unwrap_or_else(|_| panic!("no report: {output:?}")), output.status.code().unwrap())
 }
@@ -84,11 +95,27 @@ async fn all_but_what_needs_a_connection_is_proved_in_every_release() {
             let expected = if OVER_NVME.contains(&id) { "not-proved" } else { "proved" };
             assert_eq!(check["result"], expected, "{check:#}");
         }
-        assert_eq!((code, &report["result"]), (0, &"good".into()));
+        assert_eq!((code, &report["result"]), (3, &"incomplete".into()));
         assert_eq!(report["fences"], serde_json::json!([]), "what was not tried is not proved");
         assert_bare(&simulator);
         simulator.stop().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_export_whose_port_is_closed_has_failed_and_what_rests_on_it_was_skipped() {
+    let (simulator, site) = array(|_| {}).await;
+    // Nobody listens at the site's other addresses.
+    let (report, code) = examined_by(command_to("127.77.0.1", &site, &["--output", "json"])).await;
+    assert_eq!((code, &report["result"]), (1, &"failed".into()));
+    let (result, evidence) = line(&report, "nvme-connect");
+    assert!(result == "failed" && evidence.contains("takes no TCP connection"), "{evidence}");
+    for id in &OVER_NVME[1..] {
+        assert_eq!(line(&report, id), ("skipped", "not reached: see nvme-connect"), "{id}");
+    }
+    assert_eq!((line(&report, "clone").0, line(&report, "nothing-left").0), ("proved", "proved"));
+    assert_bare(&simulator);
+    simulator.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -180,7 +207,8 @@ async fn the_table_is_for_people() {
         "{table}"
     );
     assert!(table.contains("not proved  acl-refuses"), "{table}");
-    assert!(table.ends_with("fences proved: none\n") && output.status.success(), "{table}");
+    assert!(table.contains("\nresult: incomplete: "), "{table}");
+    assert!(table.ends_with("fences proved: none\n") && output.status.code() == Some(3), "{table}");
     simulator.stop().await.unwrap();
 }
 
@@ -241,7 +269,7 @@ async fn what_a_killed_run_left_behind_goes_with_the_next() {
     let (report, code) = examined(&site).await;
     let (result, evidence) = line(&report, "leftovers");
     assert!(result == "proved" && evidence.contains(&left), "{evidence}");
-    assert_eq!((line(&report, "nothing-left").0, code), ("proved", 0));
+    assert_eq!((line(&report, "nothing-left").0, code), ("proved", 3));
     let state = simulator.state().unwrap();
     let names: Vec<_> = state.subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
     assert_eq!(names, ["pvc-doctor-00000000-0123456789", "pvc-mine"]);

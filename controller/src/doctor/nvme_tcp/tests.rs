@@ -26,7 +26,11 @@ async fn whoever_does_not_speak_nvme_is_told_from_who_is_not_there() {
 
     let vacant = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = Controller::connect(vacant, &"nqn.x".parse().unwrap(), &Host::fresh()).await;
-    assert!(matches!(refused, Err(Error::Unreachable { .. })));
+    assert!(matches!(refused, Err(Error::Closed { .. })));
+    // No route leads to a TCP connection with everybody.
+    let nowhere = "255.255.255.255:4420".parse().unwrap();
+    let unreachable = Controller::connect(nowhere, &"nqn.x".parse().unwrap(), &Host::fresh()).await;
+    assert!(matches!(unreachable, Err(Error::Unreachable { .. })));
 }
 
 #[test]
