@@ -155,7 +155,7 @@ async fn what_cannot_be_snapshotted_or_copied_says_why() {
         (restored("a", "a b", 0), Code::NotFound, "the snapshot does not exist"),
         (cloned("a", "", 0), Code::InvalidArgument, "volume_id is empty"),
         (cloned("a", "pvc-none", 0), Code::NotFound, "pvc-none does not exist"),
-        (cloned("a", "rack-9/pvc-none", 0), Code::NotFound, "backend rack-9 is not configured"),
+        (cloned("a", "rack-9/pvc-none", 0), Code::FailedPrecondition, "backend rack-9 is not configured"),
     ] {
         assert_refused(world.create(request).await, code, says);
     }

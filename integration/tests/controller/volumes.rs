@@ -136,7 +136,8 @@ async fn bad_names_ids_and_parameters_are_refused_before_the_array_is_asked() {
     let mutable_parameters = [("iops".to_owned(), "1".to_owned())].into();
     let modified = csi::CreateVolumeRequest { mutable_parameters, ..wanted("a", GIB) };
     assert_refused(world.create(modified).await, Code::InvalidArgument, "\"iops\" cannot be changed");
-    assert_eq!(world.commands(), 0);
+    // Whether there is a volume of ours that a wrong prefix hides.
+    assert_eq!(world.commands(), 1);
     world.end().await;
 }
 
