@@ -87,6 +87,14 @@ pub enum Error {
          switch its export off on the array, then try again"
     )]
     Open(VolumeId),
+    /// Another command made it, or was making it, at the same time.
+    #[error("another command works at {subject} on the array at the same time ({text}): try again")]
+    Concurrent {
+        /// What both are about.
+        subject: Subject,
+        /// What the array said.
+        text: String,
+    },
     /// The array reported success, and its own disk says otherwise.
     #[error(
         "the array did not do what it was told: volume {id} has {what} {found}, not {wanted}; look at the disk of \
@@ -217,6 +225,7 @@ impl Failure for Error {
             | Self::NoPool { .. }
             | Self::Leftover { .. }
             | Self::Denied { .. } => Kind::Refused,
+            Self::Concurrent { .. } => Kind::Busy,
             Self::Full { .. } => Kind::Full,
             Self::Disobeyed { .. } | Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,

@@ -31,9 +31,9 @@ pub(super) fn printed(reply: Reply, concerns: &Concerns) -> Result<String, Error
         Reply::Stopped(mark, more) => stopped(mark, &more, concerns),
         Reply::Failed(Known::NoSpace, text) => Error::Full { subject: subject(), text },
         Reply::Failed(Known::NoPermission, text) => Error::Denied { text },
-        Reply::Failed(Known::Exists, text) => {
-            Error::Foreign { subject: subject(), why: format!("the array said: {text}") }
-        }
+        // What was looked for and was not there came to be in between.
+        Reply::Failed(Known::Exists, text) => Error::Concurrent { subject: subject(), text },
+        Reply::Failed(Known::Unfinished, text) => garbled("the array did not wait for its end", &text),
         Reply::Failed(Known::Other, text) => Error::Refused { text },
         Reply::NotUnderstood(text) => Error::NotUnderstood { text },
         Reply::Unknown(text) => garbled("its report is missing", &text),
@@ -91,8 +91,8 @@ fn stopped(mark: Mark, more: &str, concerns: &Concerns) -> Error {
         Mark::NoPlainSize => {
             Error::Refused { text: format!("it does not write the size of {} in digits", concerns.source) }
         }
-        Mark::Twice => Error::Refused {
-            text: format!("{} was taken by another command at the same time: try again", concerns.subject),
-        },
+        Mark::Twice => {
+            Error::Concurrent { subject: concerns.subject.clone(), text: "it was taken twice".into() }
+        }
     }
 }

@@ -32,6 +32,8 @@ pub(super) enum Known {
     NoSpace,
     NoPermission,
     Exists,
+    /// RouterOS gave up waiting for a command that may go on.
+    Unfinished,
     /// Any other words.
     Other,
 }
@@ -49,10 +51,12 @@ impl Reply {
 }
 
 fn known(message: &str) -> Known {
-    const TEXTS: [(&str, Known); 3] = [
+    const TEXTS: [(&str, Known); 5] = [
         ("not enough space", Known::NoSpace),
         ("not enough permissions", Known::NoPermission),
         ("already have such", Known::Exists),
+        ("timed out", Known::Unfinished),
+        ("interrupted", Known::Unfinished),
     ];
     TEXTS.iter().find(|(text, _)| message.contains(text)).map_or(Known::Other, |(_, known)| *known)
 }

@@ -49,13 +49,15 @@ impl RouterOs {
                 Err(foreign("its subvolume can be written to, so it is no snapshot".into()))
             }
             (None, _) => Err(foreign(format!("its subvolume is {:?}", first.name))),
-            (Some(_), Some(_)) => Err(foreign("there are several subvolumes of that id".into())),
+            (Some(_), Some(_)) => {
+                Err(Error::Concurrent { subject: subject(), text: "there are several of that id".into() })
+            }
         }
     }
 }
 
 /// No id that this driver made has a dot, which ends the id in a subvolume's name.
-fn takeable(id: &SnapshotId) -> Result<&SnapshotId, Error> {
+pub(super) fn takeable(id: &SnapshotId) -> Result<&SnapshotId, Error> {
     if id.slot().contains('.') { Err(Error::MissingSnapshot(id.clone())) } else { Ok(id) }
 }
 

@@ -10,6 +10,7 @@ use super::outcome::{Concerns, garbled};
 use super::reply::{self, Disk, File};
 use super::script::{self, Place};
 use super::session::Call;
+use super::snapshot::takeable;
 use crate::array::names::is_snapshot_of_go;
 use crate::array::{
     ClusterId, Content, Error, Export, Layout, Owner, Soundness, Source, Subject, Volume, Wanted,
@@ -23,7 +24,9 @@ impl RouterOs {
             Content::CopyOf { source: Source::Snapshot(source), .. } if is_snapshot_of_go(source) => {
                 return Err(Error::NoData(source.clone()));
             }
-            Content::CopyOf { source: Source::Snapshot(source), .. } => Concerns::of(id).taking_from(source),
+            Content::CopyOf { source: Source::Snapshot(source), .. } => {
+                Concerns::of(id).taking_from(takeable(source)?)
+            }
             Content::CopyOf { source: Source::Volume(source), .. } => Concerns::of(id).taking_from(source),
         };
         let place = self.place();
@@ -44,10 +47,9 @@ impl RouterOs {
 
     /// Why a create failed. What it has left is taken back in a call of its own; if that fails too, a repeat does it.
     async fn failed(&self, wanted: &Wanted, error: Error) -> Error {
-        let is_known = matches!(
-            error,
-            Error::Full { .. } | Error::Refused { .. } | Error::SourceTooLarge { .. } | Error::Foreign { .. }
-        );
+        // Not where another command may be making the same: its work looks like ours.
+        let is_known =
+            matches!(error, Error::Full { .. } | Error::Refused { .. } | Error::SourceTooLarge { .. });
         let concerns = Concerns::of(&wanted.id);
         if is_known && let Err(also) = self.run(self.place().take_back(wanted), &concerns).await {
             tracing::debug!(volume = %wanted.id, error = %also, "what a failed create has left was not taken back");
@@ -58,7 +60,9 @@ impl RouterOs {
             (Error::SourceTooLarge { source_of, size, .. }, Content::CopyOf { most: Some(most), .. }) => {
                 Error::SourceTooLarge { source_of, size, most: *most }
             }
-            (Error::Missing(_), Content::CopyOf { source: Source::Volume(source), .. }) => {
+            (Error::Missing(missing), Content::CopyOf { source: Source::Volume(source), .. })
+                if missing == *source =>
+            {
                 self.why_no_source(source).await
             }
             (Error::MissingSnapshot(_), Content::CopyOf { source: Source::Snapshot(source), .. }) => {
@@ -77,7 +81,10 @@ impl RouterOs {
             Ok(Volume { owner: Owner::Nobody, .. }) => {
                 Error::Foreign { subject: source.into(), why: "it carries no cluster's name".into() }
             }
-            Ok(Volume { owner: Owner::ThisCluster, .. }) => Error::Missing(source.clone()),
+            // It was not there, and is now.
+            Ok(Volume { owner: Owner::ThisCluster, .. }) => {
+                Error::Concurrent { subject: source.into(), text: "it was made just now".into() }
+            }
         }
     }
 

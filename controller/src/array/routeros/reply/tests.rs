@@ -28,6 +28,11 @@ fn a_failure_is_one_of_ours_or_one_that_is_known_or_any_other() {
             "not enough permissions (9)",
             Reply::Failed(Known::NoPermission, "not enough permissions (9)".into()),
         ),
+        (
+            "action timed out - try again",
+            Reply::Failed(Known::Unfinished, "action timed out - try again".into()),
+        ),
+        ("interrupted", Reply::Failed(Known::Unfinished, "interrupted".into())),
         ("no such item", Reply::Failed(Known::Other, "no such item".into())),
         ("a\nb", Reply::Failed(Known::Other, "a\nb".into())),
     ];
