@@ -1,4 +1,4 @@
-//! Compiles the two contracts without a system `protoc`, and sees to it that no secret can be printed.
+//! Compiles the contracts without a system `protoc`, and sees to it that no secret can be printed.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn error::Error>> {
         .compile_fds(compiler.file_descriptor_set())?;
     fs::write(out.join("redacted.rs"), redacting_debug(&pool, &secretive)?)?;
 
-    tonic_prost_build::configure().compile_fds(protox::compile(["node_agent.proto"], ["../proto"])?)?;
+    for contract in ["node_agent.proto", "plugin_registration.proto"] {
+        tonic_prost_build::configure().compile_fds(protox::compile([contract], ["../proto"])?)?;
+    }
     Ok(())
 }
 

@@ -47,3 +47,9 @@ pub mod csi {
 pub mod node_agent {
     tonic::include_proto!("rds_csi.node_agent.v1");
 }
+
+/// `pluginregistration`, kubelet's own contract, generated from `proto/plugin_registration.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
+pub mod plugin_registration {
+    tonic::include_proto!("pluginregistration");
+}

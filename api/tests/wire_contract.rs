@@ -1,5 +1,5 @@
-//! `proto/csi.proto` against upstream's own text: every message, field, enum value and method that we have must be the
-//! same there, or a sidecar would read something else than we wrote.
+//! Our text of others' contracts, CSI and kubelet's registration of plugins, against their own: every message, field, enum
+//! value and method that we have must be the same there, or a sidecar would read something else than we wrote.
 //!
 //! Upstream's text comes from its Go module, through the Go toolchain's module cache.
 
@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use protox::prost_reflect::{DescriptorPool, EnumDescriptor, MessageDescriptor, Value};
+use protox::prost_reflect::{DescriptorPool, EnumDescriptor, ExtensionDescriptor, MessageDescriptor, Value};
 
 const UPSTREAM: &str = "github.com/container-storage-interface/spec";
+
+/// kubelet's contracts.
+const KUBELET: &str = "k8s.io/kubelet";
 
 /// What CSI 1.13 took out and today's sidecars still use: compared with 1.12.
 const VOLUME_CONDITION: [&str; 6] = [
@@ -72,10 +75,24 @@ fn no_service_is_missing_but_those_that_are_not_served() {
     assert_eq!(missing, ["csi.v1.GroupController", "csi.v1.SnapshotMetadata"]);
 }
 
+#[test]
+fn kubelet_registers_plugins_by_the_contract_that_we_have() {
+    let ours = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../proto"));
+    let theirs = module(KUBELET, "v0.36.3").join("pkg/apis/pluginregistration/v1");
+    let ours = described(&compile_file(&ours, "plugin_registration.proto"), "pluginregistration", None);
+    assert_eq!(ours.len(), 13, "{ours:#?}");
+    assert_eq!(ours, described(&compile_file(&theirs, "api.proto"), "pluginregistration", None));
+}
+
 /// The folder of upstream's `csi.proto` of that version.
 fn upstream(version: &str) -> PathBuf {
+    module(UPSTREAM, version)
+}
+
+/// The folder of a Go module.
+fn module(path: &str, version: &str) -> PathBuf {
     let output = Command::new("go")
-        .args(["mod", "download", "-json", &format!("{UPSTREAM}@{version}")])
+        .args(["mod", "download", "-json", &format!("{path}@{version}")])
         .current_dir(std::env::temp_dir())
         .output()
         .expect("this test needs the Go toolchain: run it by `./just test`, which installs it");
@@ -85,16 +102,24 @@ fn upstream(version: &str) -> PathBuf {
 }
 
 fn compile(folder: &PathBuf) -> DescriptorPool {
+    compile_file(folder, "csi.proto")
+}
+
+fn compile_file(folder: &PathBuf, name: &str) -> DescriptorPool {
     let mut compiler = protox::Compiler::new([folder]).unwrap();
-    compiler.include_imports(true).open_file("csi.proto").unwrap();
+    compiler.include_imports(true).open_file(name).unwrap();
     DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
 }
 
 fn facts(pool: &DescriptorPool) -> Facts {
-    let secret = pool.get_extension_by_name("csi.v1.csi_secret").unwrap();
-    let is_csi = |package: &str| package == "csi.v1";
+    described(pool, "csi.v1", pool.get_extension_by_name("csi.v1.csi_secret").as_ref())
+}
+
+/// All that a package says; `secret` is the option that marks secrets in it.
+fn described(pool: &DescriptorPool, package: &str, secret: Option<&ExtensionDescriptor>) -> Facts {
+    let is_its = |found: &str| found == package;
     let mut facts = Facts::new();
-    for message in pool.all_messages().filter(|message| is_csi(message.package_name())) {
+    for message in pool.all_messages().filter(|message| is_its(message.package_name())) {
         facts.insert(format!("message {}", message.full_name()), String::new());
         for field in message.fields() {
             let kind = match field.kind() {
@@ -102,17 +127,18 @@ fn facts(pool: &DescriptorPool) -> Facts {
                 kind => format!("{kind:?}"),
             };
             let oneof = field.containing_oneof().map(|oneof| oneof.name().to_owned());
-            let is_secret = *field.options().get_extension(&secret) == Value::Bool(true);
+            let is_secret =
+                secret.is_some_and(|secret| *field.options().get_extension(secret) == Value::Bool(true));
             let (number, label, packed) = (field.number(), field.cardinality(), field.is_packed());
             let fact = format!("{number} {label:?} {kind} {oneof:?} packed={packed} secret={is_secret}");
             facts.insert(format!("field {}", field.full_name()), fact);
         }
     }
-    for all in pool.all_enums().filter(|all| is_csi(all.package_name())) {
+    for all in pool.all_enums().filter(|all| is_its(all.package_name())) {
         facts.insert(format!("enum {}", all.full_name()), String::new());
         facts.extend(values(&all));
     }
-    for service in pool.services().filter(|service| is_csi(service.package_name())) {
+    for service in pool.services().filter(|service| is_its(service.package_name())) {
         facts.insert(format!("service {}", service.full_name()), String::new());
         for method in service.methods() {
             let streams = (method.is_client_streaming(), method.is_server_streaming());

@@ -22,6 +22,12 @@ pub struct Args {
     /// Unix socket to serve CSI on
     #[arg(long, env = "RDS_CSI_CSI_SOCKET", value_name = "PATH")]
     csi_socket: PathBuf,
+    /// Register with kubelet, by a socket in its plugins_registry directory; false leaves that to a separate registrar
+    #[arg(
+        long, env = "RDS_CSI_REGISTER", value_name = "true|false", default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    register: bool,
     /// kubelet's directory; no path outside it is ever touched
     #[arg(long, env = "RDS_CSI_KUBELET_DIR", value_name = "PATH", default_value = "/var/lib/kubelet")]
     kubelet_dir: PathBuf,
@@ -73,6 +79,8 @@ pub struct Config {
     pub node: NodeName,
     /// Where CSI is served.
     pub csi_socket: PathBuf,
+    /// Who tells kubelet about it.
+    pub registrar: Registrar,
     /// Where kubelet wants volumes.
     pub kubelet: KubeletDir,
     /// Where records are kept.
@@ -89,6 +97,15 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Logs and traces.
     pub telemetry: telemetry::Config,
+}
+
+/// Who registers the driver with kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registrar {
+    /// This program.
+    Agent,
+    /// Another one, such as node-driver-registrar.
+    Separate,
 }
 
 /// Where the internal API is served, and what proves who is who. PEM.
@@ -145,6 +162,7 @@ impl TryFrom<Args> for Config {
         let Args {
             node_name,
             csi_socket,
+            register,
             kubelet_dir,
             state_dir,
             managed_nqn_prefix,
@@ -168,6 +186,7 @@ impl TryFrom<Args> for Config {
         Ok(Self {
             node: node_name,
             csi_socket,
+            registrar: if register { Registrar::Agent } else { Registrar::Separate },
             kubelet,
             state_dir,
             prefix: prefix.parse().map_err(Error::Prefix)?,
@@ -233,6 +252,13 @@ mod tests {
         let config = Files::new().config(&[]).unwrap();
         assert_eq!((config.node.as_str(), config.api.key.as_slice()), ("w1", &b"key"[..]));
         assert!(!format!("{config:?}").contains("key:"));
+    }
+
+    #[test]
+    fn the_agent_registers_itself_unless_another_does() {
+        let files = Files::new();
+        assert_eq!(files.config(&[]).unwrap().registrar, Registrar::Agent);
+        assert_eq!(files.config(&[("--register", "false")]).unwrap().registrar, Registrar::Separate);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod expand;
 pub mod host;
 pub mod inspect;
 pub mod publish;
+pub mod registration;
 pub mod run;
 pub mod stage;
 pub mod stats;

@@ -19,10 +19,11 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
 
 use crate::agent::Agent;
-use crate::config::{Api, Config};
+use crate::config::{Api, Config, Registrar};
 use crate::csi::{Node, Place};
 use crate::debug;
 use crate::host::{Initiator, Linux};
+use crate::registration::{Registration, Standing};
 use crate::volumes::{Records, Volumes};
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
@@ -33,6 +34,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let Config {
         node,
         csi_socket,
+        registrar,
         kubelet,
         state_dir,
         prefix,
@@ -48,7 +50,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let calls = Calls::new(&mut registry);
     let initiator = Initiator { nqn: HostNqn::of(&node), id: HostId::of(&node) };
     let host = Linux::new(initiator.clone());
-    let volumes = Arc::new(Volumes { host, records: Records::open(&state_dir)?, kubelet, prefix });
+    let volumes =
+        Arc::new(Volumes { host, records: Records::open(&state_dir)?, kubelet: kubelet.clone(), prefix });
 
     let tls = ServerTlsConfig::new()
         .identity(TlsIdentity::from_pem(certificate, key))
@@ -61,15 +64,21 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let api_listener = bound("--api-listen", listen).await?;
     let admin_listener = bound("--admin-listen", admin_listen).await?;
-    let csi_listener = socket::bind(&csi_socket).await?;
+    let csi_listener = socket::bind(&csi_socket).await.context("CSI cannot be served at --csi-socket")?;
+    // kubelet calls both as soon as it sees this one, so it comes after the other.
+    let registration = match registrar {
+        Registrar::Agent => Some(Registration::bind(&kubelet, &csi_socket, &mut registry).await?),
+        Registrar::Separate => None,
+    };
     tracing::info!(
         %node, hostnqn = %initiator.nqn, socket = %csi_socket.display(),
         api = %api_listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving"
     );
 
     let mut tasks = Tasks::new();
-    let routes =
-        admin::router(Arc::new(registry), || Readiness::Ready).merge(debug::router(Arc::clone(&volumes)));
+    let standing = registration.as_ref().map(Registration::standing);
+    let readiness = move || standing.as_ref().map_or(Readiness::Ready, Standing::readiness);
+    let routes = admin::router(Arc::new(registry), readiness).merge(debug::router(Arc::clone(&volumes)));
     let admin = admin::serve(admin_listener, routes, tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
     let agent = api_server
@@ -96,6 +105,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         calls.drain().await;
         Ok(outcome?)
     });
+    if let Some(registration) = registration {
+        let serving = registration.serve(tasks.shutdown().cancelled_owned());
+        tasks.spawn("the registration with kubelet", async move { Ok(serving.await?) });
+    }
     let outcome = tasks.run(GRACE).await;
     telemetry.shutdown().await;
     Ok(outcome?)

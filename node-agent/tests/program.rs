@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rds_csi_api::csi::identity_client::IdentityClient;
 use rds_csi_api::csi::node_client::NodeClient;
+use rds_csi_api::plugin_registration::registration_client::RegistrationClient;
+use rds_csi_api::plugin_registration::{InfoRequest, RegistrationStatus};
 use rds_csi_api::{DRIVER_NAME, csi};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -39,6 +43,7 @@ impl Agent {
             ("--admin-listen", "127.0.0.1:0"),
         ]
         .iter()
+        .filter(|(flag, _)| more.iter().all(|(given, _)| given != flag))
         .chain(more)
         {
             command.args([flag, value]);
@@ -54,10 +59,9 @@ impl Agent {
         let folder = tempfile::tempdir().unwrap();
         let child = Self::command(folder.path(), more).spawn().unwrap();
         let agent = Self { folder, child };
-        let end = Instant::now() + Duration::from_secs(30);
-        while std::os::unix::net::UnixStream::connect(agent.path("csi.sock")).is_err() {
-            assert!(Instant::now() < end, "the agent does not serve");
-            std::thread::sleep(Duration::from_millis(20));
+        await_socket(&agent.path("csi.sock"));
+        if !more.contains(&("--register", "false")) {
+            await_socket(&agent.registration());
         }
         agent
     }
@@ -67,13 +71,23 @@ impl Agent {
     }
 
     fn socket(&self) -> Channel {
-        Endpoint::from_shared(format!("unix:{}", self.path("csi.sock").display())).unwrap().connect_lazy()
+        channel(&self.path("csi.sock"))
     }
 
-    fn end(mut self) {
+    /// Where kubelet finds it.
+    fn registration(&self) -> PathBuf {
+        self.path("kubelet/plugins_registry/rds.csi.srvlab.io-reg.sock")
+    }
+
+    /// Asks it to end, which it does well and without its socket for kubelet, and returns its log.
+    fn end(mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success(), "it should end well");
+        assert!(!self.registration().exists(), "kubelet would go on asking for it");
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
     }
 }
 
@@ -83,6 +97,32 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn await_socket(socket: &Path) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while std::os::unix::net::UnixStream::connect(socket).is_err() {
+        assert!(Instant::now() < end, "the agent does not serve {}", socket.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn channel(socket: &Path) -> Channel {
+    Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap().connect_lazy()
+}
+
+/// A port that nobody had a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The answer of the admin server, headers and all.
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 fn certificates(folder: &Path) {
@@ -167,11 +207,76 @@ async fn a_departing_agent_that_was_killed_leaves_no_socket_in_the_way() {
     let mut agent = Agent::start();
     agent.child.kill().unwrap();
     agent.child.wait().unwrap();
+    assert!(agent.registration().exists(), "a killed agent cannot remove it");
     agent.child = Agent::command(agent.folder.path(), &[PREFIX]).spawn().unwrap();
-    let end = Instant::now() + Duration::from_secs(30);
-    while std::os::unix::net::UnixStream::connect(agent.path("csi.sock")).is_err() {
-        assert!(Instant::now() < end, "the agent does not serve");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    await_socket(&agent.path("csi.sock"));
+    await_socket(&agent.registration());
+    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    assert_eq!(kubelet.get_info(InfoRequest {}).await.unwrap().into_inner().name, DRIVER_NAME);
     agent.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubelet_finds_the_driver_asks_it_for_its_node_and_tells_how_that_went() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let agent = Agent::start_with(&[PREFIX, ("--admin-listen", &listen)]);
+    let ready = || get(port, "/readyz");
+    assert!(ready().contains("503") && ready().contains("kubelet has not asked"), "{}", ready());
+
+    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
+    assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", DRIVER_NAME));
+    assert_eq!(info.supported_versions, ["1.0.0"]);
+    let mut node = NodeClient::new(channel(Path::new(&info.endpoint)));
+    assert_eq!(node.node_get_info(csi::NodeGetInfoRequest {}).await.unwrap().into_inner().node_id, "w1");
+
+    let refused = RegistrationStatus { plugin_registered: false, error: "CSINode w1 is forbidden".into() };
+    kubelet.notify_registration_status(refused).await.unwrap();
+    assert!(ready().contains("503") && ready().contains("CSINode w1 is forbidden"), "{}", ready());
+    let metrics = get(port, "/metrics");
+    assert!(metrics.contains("rds_csi_registered 0"), "{metrics}");
+    assert!(metrics.contains("rds_csi_registration_failures_total 1"), "{metrics}");
+
+    let done = RegistrationStatus { plugin_registered: true, error: String::new() };
+    kubelet.notify_registration_status(done).await.unwrap();
+    assert!(ready().contains("200 OK"), "{}", ready());
+    let metrics = get(port, "/metrics");
+    assert!(metrics.contains("rds_csi_registered 1"), "{metrics}");
+    assert!(metrics.contains("rds_csi_registration_failures_total 1"), "{metrics}");
+
+    agent.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kubelet_refused_is_logged_with_what_to_do() {
+    let agent = Agent::start();
+    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    let refused = RegistrationStatus { plugin_registered: false, error: "no such socket".into() };
+    kubelet.notify_registration_status(refused).await.unwrap();
+    let said = agent.end();
+    let line = said.lines().find(|line| line.contains("did not register")).expect(&said);
+    for part in ["WARN", "no such socket", "csi.sock is the same path for kubelet", "CSINode"] {
+        assert!(line.contains(part), "{part} is missing in {line}");
+    }
+}
+
+#[test]
+fn a_separate_registrar_is_left_alone() {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let agent = Agent::start_with(&[PREFIX, ("--register", "false"), ("--admin-listen", &listen)]);
+    assert!(!agent.path("kubelet/plugins_registry").exists());
+    assert!(get(port, "/readyz").contains("200 OK"));
+    assert!(!get(port, "/metrics").contains("rds_csi_registered"));
+    agent.end();
+
+    let registrar = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(registrar.path().join("kubelet/plugins_registry")).unwrap();
+    let its = registrar.path().join("kubelet/plugins_registry/rds.csi.srvlab.io-reg.sock");
+    let _its = std::os::unix::net::UnixListener::bind(&its).unwrap();
+    let refused = Agent::command(registrar.path(), &[PREFIX]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("--register=false"), "{said}");
+    assert!(its.exists());
 }

@@ -1,4 +1,4 @@
-//! The unix sockets that the programs serve CSI on: private to their user, and never stolen from a living server.
+//! The unix sockets that the programs serve on: private to their user, and never stolen from a living server.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -10,10 +10,10 @@ use tokio::net::{UnixListener, UnixStream};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Somebody answers on it.
-    #[error("another process serves {0}: stop it, or choose another --csi-socket")]
+    #[error("another process serves {0}: stop it, or choose another path")]
     Served(PathBuf),
     /// The path is taken by something that is not ours to remove.
-    #[error("{0} exists and is no socket: remove it, or choose another --csi-socket")]
+    #[error("{0} exists and is no socket: remove it, or choose another path")]
     NotASocket(PathBuf),
     /// The system said no.
     #[error("cannot serve {path}")]

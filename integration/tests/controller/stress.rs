@@ -94,7 +94,8 @@ async fn a_volume_that_hangs_holds_up_its_line_and_no_other() {
     let slow = id_of(&world, 0).await;
     world.simulator.inject(Fault::latency(Duration::from_millis(50)));
     world.simulator.inject(Fault::new(Effect::Hold).containing(&slow));
-    let about_it = || world.simulator.commands().lines.iter().filter(|sent| sent.line.contains(&slow)).count();
+    let about_it =
+        || world.simulator.commands().lines.iter().filter(|sent| sent.line.contains(&slow)).count();
     let before = about_it();
     // Whatever shares its line waits with it, since the array may yet come to that; this one is alone in its line.
     let others = async {

@@ -61,6 +61,11 @@ impl KubeletDir {
         Self(Arc::new(Directory { given: path.into(), real: path.into() }))
     }
 
+    /// Where it is, without symbolic links.
+    pub fn as_path(&self) -> &Path {
+        &self.0.real
+    }
+
     /// Takes a path of kubelet's.
     pub fn beneath(&self, path: &str) -> Result<KubeletPath, Outside> {
         if path.is_empty() {

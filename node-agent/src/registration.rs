@@ -1,0 +1,214 @@
+//! How kubelet gets to know the driver: it finds our socket in its plugins_registry directory, asks who is there, asks the
+//! CSI socket for the node, writes CSINode, and tells how that went.
+//!
+//! kubelet comes by itself, at its own start and again after a failure; so nothing here waits or retries.
+
+use std::future::Future;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use rds_csi_api::DRIVER_NAME;
+use rds_csi_api::plugin_registration::registration_server::{Registration as Service, RegistrationServer};
+use rds_csi_api::plugin_registration::{
+    InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse,
+};
+use rds_csi_api::serve::admin::Readiness;
+use rds_csi_api::serve::socket;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use crate::host::KubeletDir;
+
+/// Where kubelet looks, in its own directory.
+const REGISTRY: &str = "plugins_registry";
+
+/// kubelet takes every 1.x for compatible.
+const CSI_VERSION: &str = "1.0.0";
+
+/// A socket in plugins_registry, not served yet. Once this is dropped, it is gone.
+#[derive(Debug)]
+pub struct Registration {
+    listener: UnixListener,
+    socket: Socket,
+    answers: Answers,
+}
+
+/// Why kubelet cannot find us.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory is not there, and cannot be made.
+    #[error("cannot make {}, where kubelet looks for drivers: check --kubelet-dir", path.display())]
+    Registry {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The socket cannot be served.
+    #[error("cannot register with kubelet; if a separate registrar does that, give --register=false")]
+    Socket(#[from] socket::Error),
+    /// There is no such path.
+    #[error("--csi-socket {} cannot be told to kubelet", path.display())]
+    CsiSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Registration {
+    /// Makes the socket, by the name that node-driver-registrar gives to its own: two of them would undo each other's work.
+    pub async fn bind(kubelet: &KubeletDir, csi: &Path, registry: &mut Registry) -> Result<Self, Error> {
+        let endpoint = std::path::absolute(csi)
+            .map_err(|source| Error::CsiSocket { path: csi.into(), source })?
+            .to_string_lossy()
+            .into_owned();
+        let folder = kubelet.as_path().join(REGISTRY);
+        // kubelet makes it, too, when it starts; on a node that boots we may be earlier.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&folder)
+            .map_err(|source| Error::Registry { path: folder.clone(), source })?;
+        let path = folder.join(format!("{DRIVER_NAME}-reg.sock"));
+        let listener = socket::bind(&path).await?;
+        let standing = Standing::new(registry);
+        Ok(Self { listener, socket: Socket(path), answers: Answers { endpoint, standing } })
+    }
+
+    /// What kubelet has said so far.
+    pub fn standing(&self) -> Standing {
+        self.answers.standing.clone()
+    }
+
+    /// Answers kubelet until the process is to end. Then the socket goes, which tells kubelet that the driver is not there.
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), tonic::transport::Error> {
+        let Self { listener, socket, answers } = self;
+        // Before the listener goes: an agent that is started meanwhile must not find its own new socket removed.
+        let removed = async move {
+            shutdown.await;
+            drop(socket);
+        };
+        Server::builder()
+            .add_service(RegistrationServer::new(answers))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), removed)
+            .await
+    }
+}
+
+/// A path that is removed when this is dropped.
+#[derive(Debug)]
+struct Socket(PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, socket = %self.0.display(), "the socket for kubelet cannot be removed");
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Answers {
+    endpoint: String,
+    standing: Standing,
+}
+
+#[tonic::async_trait]
+impl Service for Answers {
+    async fn get_info(&self, _: Request<InfoRequest>) -> Result<Response<PluginInfo>, Status> {
+        Ok(Response::new(PluginInfo {
+            r#type: "CSIPlugin".into(),
+            name: DRIVER_NAME.into(),
+            endpoint: self.endpoint.clone(),
+            supported_versions: vec![CSI_VERSION.into()],
+        }))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        request: Request<RegistrationStatus>,
+    ) -> Result<Response<RegistrationStatusResponse>, Status> {
+        let RegistrationStatus { plugin_registered, error } = request.into_inner();
+        let word = if plugin_registered { Word::Registered } else { Word::Refused(error) };
+        match &word {
+            Word::Registered => tracing::info!(csi_socket = self.endpoint, "registered with kubelet"),
+            Word::Refused(error) => tracing::warn!(
+                error,
+                "kubelet did not register the driver, and tries again: see that {} is the same path for kubelet (mount its \
+                 directory at the same place), and that the API server lets kubelet write its CSINode; kubelet's log has more",
+                self.endpoint
+            ),
+            Word::None => {}
+        }
+        self.standing.set(word);
+        Ok(Response::new(RegistrationStatusResponse {}))
+    }
+}
+
+/// What kubelet last said, for `/readyz` and for metrics.
+#[derive(Debug, Clone)]
+pub struct Standing(Arc<Said>);
+
+#[derive(Debug)]
+struct Said {
+    word: Mutex<Word>,
+    registered: Gauge,
+    refusals: Counter,
+}
+
+#[derive(Debug)]
+enum Word {
+    None,
+    Registered,
+    Refused(String),
+}
+
+impl Standing {
+    fn new(registry: &mut Registry) -> Self {
+        let said =
+            Said { word: Mutex::new(Word::None), registered: Gauge::default(), refusals: Counter::default() };
+        registry.register(
+            "rds_csi_registered",
+            "Whether kubelet has registered the driver",
+            said.registered.clone(),
+        );
+        registry.register(
+            "rds_csi_registration_failures",
+            "How often kubelet said that it could not register the driver",
+            said.refusals.clone(),
+        );
+        Self(Arc::new(said))
+    }
+
+    fn set(&self, word: Word) {
+        self.0.registered.set(i64::from(matches!(word, Word::Registered)));
+        if matches!(word, Word::Refused(_)) {
+            self.0.refusals.inc();
+        }
+        *self.0.word.lock().unwrap_or_else(PoisonError::into_inner) = word;
+    }
+
+    /// Without a registration no pod of the node gets a volume.
+    pub fn readiness(&self) -> Readiness {
+        match &*self.0.word.lock().unwrap_or_else(PoisonError::into_inner) {
+            Word::None => Readiness::Waiting("kubelet has not asked for the driver yet".into()),
+            Word::Registered => Readiness::Ready,
+            Word::Refused(error) => {
+                Readiness::Waiting(format!("kubelet did not register the driver: {error}"))
+            }
+        }
+    }
+}
