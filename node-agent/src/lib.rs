@@ -10,6 +10,7 @@ pub mod debug;
 pub mod expand;
 pub mod host;
 pub mod inspect;
+pub mod privilege;
 pub mod publish;
 pub mod registration;
 pub mod run;

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use rds_csi_node_agent::config::{Args, Config};
+use rds_csi_node_agent::privilege;
 use rds_csi_node_agent::run::run;
 
 fn main() -> anyhow::Result<()> {
@@ -10,8 +11,10 @@ fn main() -> anyhow::Result<()> {
     let installed = rustls::crypto::ring::default_provider().install_default();
     anyhow::ensure!(installed.is_ok(), "another provider of cryptography is installed already");
     let config = Config::try_from(Args::parse()).context("the configuration cannot be used")?;
+    // Before the runtime has threads: each thread has its own.
+    let reduced = privilege::reduce().context("privileges that are not used cannot be given up")?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(config, &reduced));
     // Dropping the runtime would wait for every thread, and so for ever if one is in a hung system call.
     runtime.shutdown_background();
     outcome

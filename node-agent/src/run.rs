@@ -23,6 +23,7 @@ use crate::config::{Api, Config, Registrar};
 use crate::csi::{Node, Place};
 use crate::debug;
 use crate::host::{Initiator, Linux};
+use crate::privilege::Reduced;
 use crate::registration::{Registration, Standing};
 use crate::volumes::{Records, Volumes};
 
@@ -30,7 +31,7 @@ use crate::volumes::{Records, Volumes};
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished; nothing is unmounted or disconnected.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let Config {
         node,
         csi_socket,
@@ -46,6 +47,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     } = config;
     let Api { listen, certificate, key, client_ca } = api;
     let telemetry = telemetry::init(&telemetry)?;
+    reduced.tell();
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
     let initiator = Initiator { nqn: HostNqn::of(&node), id: HostId::of(&node) };

@@ -14,6 +14,8 @@ use rds_csi_api::csi::node_client::NodeClient;
 use rds_csi_api::plugin_registration::registration_client::RegistrationClient;
 use rds_csi_api::plugin_registration::{InfoRequest, RegistrationStatus};
 use rds_csi_api::{DRIVER_NAME, csi};
+use rds_csi_node_agent::privilege::KEPT;
+use rustix::thread::CapabilitySet;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -165,6 +167,29 @@ async fn it_serves_csi_on_a_private_socket_and_ends_well() {
     let mut node = NodeClient::new(agent.socket());
     let info = node.node_get_info(csi::NodeGetInfoRequest {}).await.unwrap().into_inner();
     assert_eq!(info.node_id, "w1");
+    agent.end();
+}
+
+#[test]
+fn every_thread_of_it_has_given_up_what_it_does_not_use() {
+    let agent = Agent::start();
+    let mut threads = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", agent.child.id())).unwrap() {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            line.unwrap_or_else(|| panic!("{name} is missing in {status}")).to_owned()
+        };
+        let set =
+            |name: &str| CapabilitySet::from_bits_retain(u64::from_str_radix(&field(name), 16).unwrap());
+        assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"));
+        assert_eq!(field("Umask"), "0027");
+        assert_eq!(set("CapEff"), set("CapPrm"));
+        assert!(KEPT.contains(set("CapPrm")), "{status}");
+        assert!((set("CapInh") | set("CapAmb")).is_empty(), "{status}");
+        threads += 1;
+    }
+    assert!(threads > 1, "the runtime has threads");
     agent.end();
 }
 

@@ -7,6 +7,7 @@ use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
 use rds_csi_integration::driver::{Driver, Volume, block, filesystem};
 use rds_csi_integration::rig::Rig;
 use rds_csi_integration::rig::disk::Disk;
+use rds_csi_node_agent::privilege::KEPT;
 use tonic::Code;
 
 use super::{MIB, expect_refusal};
@@ -152,6 +153,40 @@ pub(crate) async fn the_agent_tells_people_what_it_holds(rig: &Rig) -> Result<()
         }
         driver.detach(pod).await?;
         ensure!(!get("/debug/volumes").await?.contains(&volume.id), "a detached volume is still told of");
+        driver.delete(&volume).await?;
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn the_agent_keeps_the_privileges_of_the_document_and_no_others(rig: &Rig) -> Result<()> {
+    Driver::on(rig, async |driver| {
+        let w1 = rig.worker("w1");
+        let volume = driver.create("privileges", filesystem("xfs"), 512 * MIB).await?;
+        let pod = driver.attach(&volume, w1).await?;
+        let processes = w1.processes().await?;
+        let agent = processes.iter().find(|process| process.command.contains("rds-csi-node-agent"));
+        let Some(agent) = agent else { bail!("no agent among {processes:?}") };
+        let kept = KEPT.bits();
+        let expected = [
+            ("CapInh", "0000000000000000".to_owned()),
+            ("CapPrm", format!("{kept:016x}")),
+            ("CapEff", format!("{kept:016x}")),
+            ("CapBnd", format!("{kept:016x}")),
+            ("CapAmb", "0000000000000000".to_owned()),
+            ("NoNewPrivs", "1".to_owned()),
+            ("Seccomp", "2".to_owned()),
+        ];
+        let told = w1.sh(&format!("cat /proc/{}/task/*/status", agent.pid)).await?;
+        for (name, value) in expected {
+            let threads: Vec<_> =
+                told.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(":\t")).collect();
+            ensure!(
+                threads.len() > 1 && threads.iter().all(|thread| *thread == value),
+                "{name}: {threads:?}"
+            );
+        }
+        driver.detach(pod).await?;
         driver.delete(&volume).await?;
         Ok(())
     })

@@ -83,6 +83,10 @@ fn main() -> ExitCode {
             agent::only_the_controller_may_call_the_internal_api,
         )
         .test("the_agent_tells_people_what_it_holds", agent::the_agent_tells_people_what_it_holds)
+        .test(
+            "the_agent_keeps_the_privileges_of_the_document_and_no_others",
+            agent::the_agent_keeps_the_privileges_of_the_document_and_no_others,
+        )
         .test("everything_is_proved_on_a_real_target", doctor::everything_is_proved_on_a_real_target)
         .run()
 }
