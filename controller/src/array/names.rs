@@ -45,8 +45,19 @@ pub(super) fn is_snapshot_of_go(id: &SnapshotId) -> bool {
     is_uuid(uuid) && !taken.is_empty() && taken.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Whether it is a slot that only this driver gives: `pvc-` and a UUID in base32.
+pub(crate) fn is_of_this_driver(slot: &str) -> bool {
+    let digits = slot.strip_prefix("pvc-").filter(|digits| digits.len() == 26);
+    digits.is_some_and(|digits| digits.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7')))
+}
+
+/// Whether it is a slot that only the Go driver gives: `pvc-<uuid>`.
+pub(super) fn is_of_go(slot: &str) -> bool {
+    slot.strip_prefix("pvc-").is_some_and(is_uuid)
+}
+
 /// Whether it is a UUID with its four hyphens.
-pub(super) fn is_uuid(text: &str) -> bool {
+fn is_uuid(text: &str) -> bool {
     text.len() == 36 && Uuid::try_parse(text).is_ok()
 }
 
@@ -184,6 +195,8 @@ impl fmt::Display for Label {
 
 #[cfg(test)]
 mod tests {
+    use rds_csi_api::VolumeId;
+
     use super::*;
 
     #[test]
@@ -223,6 +236,33 @@ mod tests {
             assert!(!of_go(id.into()), "{id}");
         }
         assert!(!of_go(format!("snap-{uuid}-at-x")) && !of_go(format!("snap-{uuid}-at-1-at-2")));
+    }
+
+    #[test]
+    fn each_drivers_volumes_are_told_by_their_slots() {
+        let of_name = VolumeId::for_name(None, &"pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap());
+        let other = VolumeId::for_name(Some(&"far".parse().unwrap()), &"my volume".parse().unwrap());
+        for ours in [of_name.slot(), other.slot()] {
+            assert!(is_of_this_driver(ours) && !is_of_go(ours), "{ours}");
+        }
+        let go = "pvc-123e4567-e89b-12d3-a456-426614174000";
+        assert!(is_of_go(go) && !is_of_this_driver(go));
+        for nobodys in [
+            "",
+            "pvc-",
+            "backup",
+            "pvc-a",
+            "ci7ekz7itmjnhjcwijtbif2aaa",
+            "pvc-ci7ekz7itmjnhjcwijtbif2aa",
+            "pvc-ci7ekz7itmjnhjcwijtbif2aaaa",
+            "pvc-Ci7ekz7itmjnhjcwijtbif2aaa",
+            "pvc-ci7ekz7itmjnhjcwijtbif2aa1",
+            "snap-ci7ekz7itmjnhjcwijtbif2aaa",
+            "pvc-123e4567e89b12d3a456426614174000",
+            "pvc-doctor-c66e7f43-0123456789",
+        ] {
+            assert!(!is_of_this_driver(nobodys) && !is_of_go(nobodys), "{nobodys}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! RouterOS behind the `Array` trait, over the system's ssh: the contract, and what happens when the line is bad.
 
+mod bench;
 mod cuts;
 mod found;
 mod smuggling;
@@ -189,7 +190,7 @@ async fn volumes_of_the_go_driver_are_served_and_removed_with_their_files() {
     let (simulator, site) = world::simulator(|_| {}).await;
     let connected = Connected::to(&site, 4, PATIENT);
     let id: VolumeId = "pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap();
-    world::shell(&site, "/disk/btrfs/subvolume add fs=storage-pool name=metal-csi").await;
+    world::shell(&site, "/file add name=storage-pool/metal-csi type=directory").await;
     world::shell(
         &site,
         &format!(

@@ -10,6 +10,7 @@ use super::outcome::{Concerns, garbled};
 use super::reply::{self, Disk, File, Pool, Subvolume, Unreadable};
 use super::snapshot::{Access, Named};
 use super::volume::{owner, soundness, volume};
+use crate::array::names::{is_of_go, is_of_this_driver};
 use crate::array::{Capacity, Error, Inventory, Layout, Owner, Snapshot, Soundness, Stray, Subject, Volume};
 
 impl RouterOs {
@@ -120,7 +121,7 @@ impl RouterOs {
                 (Access::Writable, _) => Err("it is named like a snapshot, and can be written to"),
             });
         }
-        (is_of_a_volume(name) && !used())
+        (is_of_this_driver(name) && !used())
             .then_some(Err("it has the name of a volume, and no disk uses what is in it"))
     }
 }
@@ -133,14 +134,8 @@ enum Judged {
     SomebodyElses,
 }
 
-/// Whether it is a name that only this driver gives: `pvc-` and a UUID in base32.
-fn is_of_a_volume(name: &str) -> bool {
-    let digits = name.strip_prefix("pvc-").filter(|digits| digits.len() == 26);
-    digits.is_some_and(|digits| digits.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7')))
-}
-
 /// Whether a file has a name that only the Go driver gives: `pvc-<uuid>.img`.
 fn is_flat_image(path: &str) -> bool {
     let name = path.rsplit('/').next().and_then(|name| name.strip_suffix(".img"));
-    name.is_some_and(super::script::is_of_go)
+    name.is_some_and(is_of_go)
 }

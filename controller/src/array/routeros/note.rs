@@ -4,8 +4,6 @@
 //! out if there is none, `from` and `asked` with copies only. Whatever follows that is no fact is kept and not read. Facts are
 //! read from the beginning, and the policy, which changes, from the end, so that a script can replace it.
 
-use std::fmt;
-
 use rds_csi_api::{BackendName, Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 
 use crate::array::{ClusterId, Digest, Label, Source};
@@ -28,14 +26,20 @@ pub(super) struct Copied<'a> {
     pub(super) least: Option<Bytes>,
 }
 
-impl fmt::Display for Note<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{OWNER}{} params={}", self.cluster, self.parameters)?;
+impl Note<'_> {
+    /// What decides whether a disk is the one that was asked for.
+    pub(super) fn facts(&self) -> String {
+        let mut facts = format!("{OWNER}{} params={}", self.cluster, self.parameters);
         if let Some(Copied { source, least }) = &self.copied {
-            write!(f, " from={} asked={}", slot_of(source), asked(*least))?;
+            facts.extend([" from=", slot_of(source), " asked=", &asked(*least).to_string()]);
         }
-        self.label.fmt(f)?;
-        self.reconnect.map_or(Ok(()), |policy| write!(f, " reconnect={policy}"))
+        facts
+    }
+
+    /// What stands behind that: nothing is decided by it, and the policy changes.
+    pub(super) fn label(&self) -> String {
+        let policy = self.reconnect.map(|policy| format!(" reconnect={policy}"));
+        format!("{}{}", self.label, policy.unwrap_or_default())
     }
 }
 
@@ -113,7 +117,7 @@ mod tests {
             label: &label,
             reconnect: Some("600,2,5,off".parse().unwrap()),
         };
-        let text = note.to_string();
+        let text = note.facts() + &note.label();
         assert_eq!(
             text,
             "rds-csi:blue params=c66e7f43 from=snap-a asked=4096 pv=pvc-1 reconnect=600,2,5,off"

@@ -1,6 +1,6 @@
 //! From how a call ended to why the array did not do what it was asked.
 
-use rds_csi_api::{Bytes, VolumeId};
+use rds_csi_api::VolumeId;
 
 use super::reply::{self, Known, Reply};
 use super::script::Mark;
@@ -28,7 +28,7 @@ pub(super) fn printed(reply: Reply, concerns: &Concerns) -> Result<String, Error
     let subject = || concerns.subject.clone();
     Err(match reply {
         Reply::Done(printed) => return Ok(printed),
-        Reply::Stopped(mark, more) => stopped(mark, &more, concerns),
+        Reply::Stopped(mark) => stopped(mark, concerns),
         Reply::Failed(Known::NoSpace, text) => Error::Full { subject: subject(), text },
         Reply::Failed(Known::NoPermission, text) => Error::Denied { text },
         // What was looked for and was not there came to be in between.
@@ -54,7 +54,7 @@ pub(super) fn missing(subject: Subject) -> Error {
     }
 }
 
-fn stopped(mark: Mark, more: &str, concerns: &Concerns) -> Error {
+fn stopped(mark: Mark, concerns: &Concerns) -> Error {
     let source = || concerns.source.clone();
     let foreign = |why: &str| Error::Foreign { subject: source(), why: why.into() };
     // Only volumes have these marks.
@@ -81,13 +81,6 @@ fn stopped(mark: Mark, more: &str, concerns: &Concerns) -> Error {
         Mark::Strangers => of_a_volume(Error::Strangers),
         Mark::Open => of_a_volume(Error::Open),
         Mark::Flat => of_a_volume(Error::Flat),
-        // Who set a limit puts it in.
-        Mark::TooLarge => match more.trim().parse() {
-            Ok(size) => {
-                Error::SourceTooLarge { source_of: source(), size: Bytes::new(size), most: Bytes::new(size) }
-            }
-            Err(_) => garbled("it tells no size", more),
-        },
         Mark::NoPlainSize => {
             Error::Refused { text: format!("it does not write the size of {} in digits", concerns.source) }
         }

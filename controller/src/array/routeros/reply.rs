@@ -16,8 +16,8 @@ const KEPT: usize = 600;
 pub(super) enum Reply {
     /// It ran to its end. What it printed before that.
     Done(String),
-    /// It stopped at one of our own checks, which may say more.
-    Stopped(Mark, String),
+    /// It stopped at one of our own checks.
+    Stopped(Mark),
     /// It failed while it ran.
     Failed(Known, String),
     /// RouterOS could not read it, and ran nothing of it.
@@ -41,10 +41,9 @@ pub(super) enum Known {
 impl Reply {
     /// What a frame reported that failed: one of our own checks, or RouterOS.
     pub(super) fn failed(message: &str) -> Self {
-        let stopped =
-            Mark::ALL.into_iter().find_map(|mark| Some((mark, message.strip_prefix(mark.as_str())?)));
-        match stopped {
-            Some((mark, more)) => Self::Stopped(mark, kept(more)),
+        // RouterOS may say behind it where it stopped.
+        match Mark::ALL.into_iter().find(|mark| message.starts_with(mark.as_str())) {
+            Some(mark) => Self::Stopped(mark),
             None => Self::Failed(known(message), kept(message)),
         }
     }

@@ -1,11 +1,13 @@
 //! The only place that writes RouterOS script: one call per operation, which observes, does what is left to do, and proves
 //! what it did.
 //!
-//! What is run are constants ([`bodies`]). Values are its arguments, as numbers or through [`quote`], and get in in no other
+//! What is run are constants ([`bodies`], [`copying`], [`removing`]). Values are its arguments, as numbers or through [`quote`], and get in in no other
 //! way. How several calls become one line, and what tells their reports from everything else, is the session's business.
 
 mod bodies;
+mod copying;
 mod fragments;
+mod removing;
 #[cfg(any(test, feature = "fake"))]
 pub(super) mod specimens;
 
@@ -17,7 +19,7 @@ use rds_csi_api::{Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 
 use super::note::{Copied, Note, asked, slot_of};
 use super::session::Call;
-use crate::array::names::{is_snapshot_of_go, is_uuid};
+use crate::array::names::{is_of_go, is_of_this_driver, is_snapshot_of_go};
 use crate::array::{ClusterId, Content, Export, Pool, Source, Wanted, WantedSnapshot};
 
 /// How much of an answer is read. One disk in JSON takes about 400 bytes.
@@ -25,6 +27,9 @@ const LONGEST_ANSWER: usize = 64 << 10;
 
 /// The same where all disks, subvolumes and images answer: room for some 20,000 volumes.
 const LONGEST_INVENTORY: usize = 16 << 20;
+
+/// The largest number that RouterOS has.
+const LARGEST: u64 = i64::MAX.unsigned_abs();
 
 /// What our own calls say when they stop themselves. The bodies hold the texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +53,6 @@ pub(super) enum Mark {
     NoSnapshot,
     /// There is nothing that a copy could be made of.
     NoSource,
-    /// The source is larger than the copy may be; its size follows.
-    TooLarge,
     /// A size is not written in digits.
     NoPlainSize,
     /// Two snapshots of one id were taken at once, and this one was taken back.
@@ -57,7 +60,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Missing,
         Self::NotAVolume,
         Self::OtherCluster,
@@ -68,7 +71,6 @@ impl Mark {
         Self::Flat,
         Self::NoSnapshot,
         Self::NoSource,
-        Self::TooLarge,
         Self::NoPlainSize,
         Self::Twice,
     ];
@@ -85,7 +87,6 @@ impl Mark {
             Self::Flat => "rds-csi: flat file",
             Self::NoSnapshot => "rds-csi: no snapshot",
             Self::NoSource => "rds-csi: no source",
-            Self::TooLarge => "rds-csi: too large",
             Self::NoPlainSize => "rds-csi: no plain size",
             Self::Twice => "rds-csi: twice",
         }
@@ -108,12 +109,14 @@ impl Place<'_> {
     /// The disk, made if it is not there.
     pub(super) fn create(&self, wanted: &Wanted) -> Call {
         let Wanted { id, content, port, export, .. } = wanted;
+        let note = self.note(wanted);
         let arguments = Arguments::of(id)
             .text("pool", self.pool.as_str())
             .number("tcp", u64::from(*port))
             .text("hosts", host_list(export))
             .text("switch", yes_or_no(export))
-            .text("note", self.note(wanted));
+            .text("facts", note.facts())
+            .text("label", note.label());
         let (source, least, most) = match content {
             Content::Empty(size) => {
                 return call("create", bodies::CREATE, arguments.number("bytes", size.get()));
@@ -123,14 +126,11 @@ impl Place<'_> {
         let arguments = arguments
             .text("cluster", self.cluster.as_str())
             .text("source", slot_of(source))
-            .number("least", asked(least));
-        let (name, free, within) = match source {
-            Source::Snapshot(_) => ("restore", bodies::RESTORE, bodies::RESTORE_WITHIN),
-            Source::Volume(_) => ("clone", bodies::CLONE, bodies::CLONE_WITHIN),
-        };
-        match most {
-            None => call(name, free, arguments),
-            Some(most) => call(name, within, arguments.number("most", most.get())),
+            .number("least", asked(least))
+            .number("below", most.map_or(LARGEST, |most| most.get().saturating_add(1).min(LARGEST)));
+        match source {
+            Source::Snapshot(_) => call("restore", copying::RESTORE, arguments),
+            Source::Volume(_) => call("clone", copying::CLONE, arguments),
         }
     }
 
@@ -140,18 +140,17 @@ impl Place<'_> {
             .text("pool", self.pool.as_str())
             .text("cluster", self.cluster.as_str())
             .text("pattern", literally(wanted.id.slot()))
-            .text("note", self.note(wanted));
-        call("undo", bodies::TAKE_BACK, arguments)
+            .text("facts", self.note(wanted).facts());
+        call("undo", copying::TAKE_BACK, arguments)
     }
 
-    fn note(&self, wanted: &Wanted) -> String {
+    fn note<'a>(&'a self, wanted: &'a Wanted) -> Note<'a> {
         let Wanted { content, reconnect, parameters, label, .. } = wanted;
         let copied = match content {
             Content::Empty(_) => None,
             Content::CopyOf { source, least, .. } => Some(Copied { source, least: *least }),
         };
         Note { cluster: self.cluster, parameters: *parameters, copied, label, reconnect: *reconnect }
-            .to_string()
     }
 
     pub(super) fn expand(&self, id: &VolumeId, to: Bytes) -> Call {
@@ -163,7 +162,11 @@ impl Place<'_> {
     }
 
     pub(super) fn delete(&self, id: &VolumeId) -> Call {
-        let body = if is_of_go(id.slot()) { bodies::DELETE_OF_GO } else { bodies::DELETE };
+        let body = match id.slot() {
+            slot if is_of_this_driver(slot) => removing::DELETE,
+            slot if is_of_go(slot) => removing::DELETE_OF_GO,
+            _ => removing::DELETE_OF_OTHERS,
+        };
         let arguments = self.of(id).text("pattern", literally(id.slot())).text("known", known(&Export::Off));
         call("delete", body, arguments)
     }
@@ -208,7 +211,7 @@ impl Place<'_> {
 
     pub(super) fn delete_snapshot(&self, id: &SnapshotId) -> Call {
         let body =
-            if is_snapshot_of_go(id) { bodies::DELETE_SNAPSHOT_OF_GO } else { bodies::DELETE_SNAPSHOT };
+            if is_snapshot_of_go(id) { removing::DELETE_SNAPSHOT_OF_GO } else { removing::DELETE_SNAPSHOT };
         call("discard", body, self.of_snapshot(id).text("cluster", self.cluster.as_str()))
     }
 
@@ -280,11 +283,6 @@ impl Arguments {
         write!(self.text, "{space}{name}={value}").expect("a string takes all");
         self
     }
-}
-
-/// Whether it is a name as the Go driver made them, `pvc-<uuid>`: nobody else's file has one.
-pub(super) fn is_of_go(slot: &str) -> bool {
-    slot.strip_prefix("pvc-").is_some_and(is_uuid)
 }
 
 /// A regular expression for lists of hosts that name none but these.

@@ -30,18 +30,10 @@ impl RouterOs {
             Content::CopyOf { source: Source::Volume(source), .. } => Concerns::of(id).taking_from(source),
         };
         let place = self.place();
-        let disk = match self.disk(id, place.create(wanted), &concerns).await {
-            Ok(disk) => disk,
-            Err(error) => return Err(self.failed(wanted, error).await),
-        };
-        if let Some((what, found, wanted)) = difference(place, wanted, &disk) {
-            return Err(Error::Conflict { subject: id.into(), what, found, wanted });
-        }
-        match &wanted.content {
-            Content::CopyOf { least: Some(least), .. } if disk.size < *least => {
-                Err(disobeyed(id, "a size of", &disk.size, least))
-            }
-            _ => volume(place, id, &disk),
+        let disk = self.disk(id, place.create(wanted), &concerns).await;
+        match disk.and_then(|disk| made(place, wanted, &disk)) {
+            Ok(volume) => Ok(volume),
+            Err(error) => Err(self.failed(wanted, error).await),
         }
     }
 
@@ -56,10 +48,6 @@ impl RouterOs {
         }
         match (error, &wanted.content) {
             (Error::Leftover { .. }, _) => Error::Leftover { path: self.place().image(&wanted.id) },
-            // A call is about its volume, and says too little about what it takes from.
-            (Error::SourceTooLarge { source_of, size, .. }, Content::CopyOf { most: Some(most), .. }) => {
-                Error::SourceTooLarge { source_of, size, most: *most }
-            }
             (Error::Missing(missing), Content::CopyOf { source: Source::Volume(source), .. })
                 if missing == *source =>
             {
@@ -140,6 +128,27 @@ fn only_disk(id: &VolumeId, printed: &str) -> Result<Disk, Error> {
         Some(_) if count > 1 => Err(unreadable(reply::Unreadable::TooMany(count))),
         Some(disk) => Ok(disk),
         None => Err(Error::Missing(id.clone())),
+    }
+}
+
+/// The disk that a create has shown as the volume that was asked for; an error if it is another.
+fn made(place: Place<'_>, wanted: &Wanted, disk: &Disk) -> Result<Volume, Error> {
+    let id = &wanted.id;
+    if let Some((what, found, wanted)) = difference(place, wanted, disk) {
+        return Err(Error::Conflict { subject: id.into(), what, found, wanted });
+    }
+    match &wanted.content {
+        Content::CopyOf { source, most: Some(most), .. } if disk.size > *most => {
+            let source_of = match source {
+                Source::Snapshot(id) => id.into(),
+                Source::Volume(id) => id.into(),
+            };
+            Err(Error::SourceTooLarge { source_of, size: disk.size, most: *most })
+        }
+        Content::CopyOf { least: Some(least), .. } if disk.size < *least => {
+            Err(disobeyed(id, "a size of", &disk.size, least))
+        }
+        Content::Empty(_) | Content::CopyOf { .. } => volume(place, id, disk),
     }
 }
 

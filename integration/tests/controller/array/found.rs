@@ -11,7 +11,7 @@ const OURS: &str = "pvc-ci7ekz7itmjnhjcwijtbif2aaa";
 
 /// A volume as the Go driver makes them.
 const GO_VOLUME: [&str; 2] = [
-    "/disk/btrfs/subvolume add fs=storage-pool name=metal-csi",
+    "/file add name=storage-pool/metal-csi type=directory",
     "/disk add type=file file-path=/storage-pool/metal-csi/pvc-123e4567-e89b-12d3-a456-426614174000.img file-size=1G \
      slot=pvc-123e4567-e89b-12d3-a456-426614174000 \
      nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:pvc-123e4567-e89b-12d3-a456-426614174000",
@@ -42,7 +42,7 @@ async fn a_flat_volume_grows_and_is_told_how_to_be_connected_to_and_is_neither_s
     assert_eq!((modified.owner, modified.reconnect), (Owner::ThisCluster, Some(policy)));
     connected.array.delete(&id).await.unwrap();
     let state = simulator.state().unwrap();
-    assert!(state.disks.is_empty() && state.files.len() == 1 && state.subvolumes.len() == 1, "{state:#?}");
+    assert!(state.disks.is_empty() && state.files.len() == 1 && state.subvolumes.is_empty(), "{state:#?}");
     connected.close().await;
 }
 
@@ -75,6 +75,75 @@ async fn snapshots_of_others_and_what_only_looks_like_one_are_left_alone() {
         assert_eq!(simulator.state().unwrap().subvolumes, before);
         connected.close().await;
     }
+}
+
+/// A name proves nothing where people give names, too.
+#[tokio::test]
+async fn what_people_keep_under_the_name_of_a_volume_stays() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::to(&site, 1, PATIENT);
+    let hollow = "snap-123e4567-e89b-12d3-a456-426614174000-at-3a9f8c02d1";
+    for line in [
+        "/file add name=storage-pool/metal-csi type=directory",
+        "/file add name=storage-pool/metal-csi/backup type=directory",
+        "/disk/btrfs/subvolume add fs=storage-pool name=rescue",
+        "/disk/btrfs/subvolume add fs=storage-pool name=backup",
+        "/file add name=storage-pool/backup/disk.img",
+    ] {
+        world::shell(&site, line).await;
+    }
+    for folder in ["metal-csi/backup", "rescue"] {
+        for name in [GO, hollow] {
+            world::shell(&site, &format!("/file add name=storage-pool/{folder}/{name}.img")).await;
+        }
+    }
+    let paths = || {
+        let files = simulator.state().unwrap().files.into_iter().map(|file| file.path.to_string());
+        files.collect::<Vec<_>>()
+    };
+    let kept = paths();
+    for (folder, cut) in [("", false), ("metal-csi/", false), ("", true), ("metal-csi/", true)] {
+        for name in [GO, hollow] {
+            let line = format!(
+                "/disk add type=file file-size=1G file-path=/storage-pool/{folder}{name}.img slot={name} nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:{name}"
+            );
+            world::shell(&site, &line).await;
+            if cut {
+                world::shell(&site, &format!("/disk remove [find slot={name}]")).await;
+            }
+        }
+        assert_eq!(paths().len(), kept.len() + 2);
+        for _repeated in 0..2 {
+            connected.array.delete(&GO.parse().unwrap()).await.unwrap();
+            connected.array.delete_snapshot(&hollow.parse().unwrap()).await.unwrap();
+            assert_eq!(paths(), kept, "{folder}, {cut}");
+        }
+    }
+    connected.array.delete(&"backup".parse().unwrap()).await.unwrap();
+    assert_eq!(paths(), kept);
+    assert_eq!(simulator.state().unwrap().subvolumes.len(), 2);
+    connected.close().await;
+}
+
+#[tokio::test]
+async fn half_a_copy_that_a_disk_uses_is_not_made_anew() {
+    let (simulator, site) = world::simulator(|_| {}).await;
+    let connected = Connected::to(&site, 1, PATIENT);
+    connected.array.create(&wanted("pvc-a")).await.unwrap();
+    for line in [
+        format!("/disk/btrfs/subvolume add fs=storage-pool name={OURS}.blue.making"),
+        format!("/disk/btrfs/subvolume add fs=storage-pool name={OURS} parent=pvc-a"),
+        format!("/disk add type=file file-path=/storage-pool/{OURS}/disk.img slot=rescue"),
+    ] {
+        world::shell(&site, &line).await;
+    }
+    let before = format!("{:?}", simulator.state().unwrap());
+    let content =
+        Content::CopyOf { source: Source::Volume("pvc-a".parse().unwrap()), least: None, most: None };
+    let refused = connected.array.create(&Wanted { content, ..wanted(OURS) }).await;
+    assert!(matches!(refused, Err(Error::Concurrent { .. })), "{refused:?}");
+    assert_eq!(format!("{:?}", simulator.state().unwrap()), before);
+    connected.close().await;
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ fn size(json: &str) -> Result<u64, Unreadable> {
 #[test]
 fn a_failure_is_one_of_ours_or_one_that_is_known_or_any_other() {
     let cases = [
-        ("rds-csi: missing", Reply::Stopped(Mark::Missing, String::new())),
-        ("rds-csi: too large 4096", Reply::Stopped(Mark::TooLarge, "4096".into())),
+        ("rds-csi: missing", Reply::Stopped(Mark::Missing)),
+        ("rds-csi: leftover (:error; line 1)", Reply::Stopped(Mark::Leftover)),
         ("failure: not enough space", Reply::Failed(Known::NoSpace, "failure: not enough space".into())),
         (
             "failure: already have such slot",

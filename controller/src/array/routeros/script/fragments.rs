@@ -61,12 +61,20 @@ macro_rules! nqn {
     };
 }
 
+/// The name of what stands beside a copy until it is whole.
+macro_rules! making {
+    () => {
+        "\"$volume.$cluster.making\""
+    };
+}
+
 /// What every new disk is, but for its file's size.
 macro_rules! new_disk {
     () => {
         concat!(
             "type=file file-path=\"/$pool/$volume/disk.img\" slot=$volume mount-filesystem=no nvme-tcp-server-port=$tcp ",
-            "nvme-tcp-server-nqn=", nqn!(), " nvme-tcp-server-allow-host-name=$hosts nvme-tcp-export=$switch comment=$note"
+            "nvme-tcp-server-nqn=", nqn!(), " nvme-tcp-server-allow-host-name=$hosts nvme-tcp-export=$switch \
+             comment=($facts . $label)"
         )
     };
 }
@@ -148,6 +156,6 @@ macro_rules! switch {
 }
 
 pub(super) use {
-    disks, new_disk, nqn, of_a_disk, open_or_go_on, ours_or_stop, set_hosts, show, show_disk, show_snapshot,
-    size_or_stop, strangers_or_go_on, subvolumes, switch,
+    disks, making, new_disk, nqn, of_a_disk, open_or_go_on, ours_or_stop, set_hosts, show, show_disk,
+    show_snapshot, size_or_stop, strangers_or_go_on, subvolumes, switch,
 };

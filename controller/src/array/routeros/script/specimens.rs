@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use rds_csi_api::{Bytes, SnapshotId, VolumeId};
 
-use super::{Arguments, Call, Place, call, look};
+use super::{Arguments, Call, LARGEST, Place, call, look};
 use crate::array::{ClusterId, Content, Digest, Export, Label, Pool, Source, Wanted, WantedSnapshot};
 
 /// Each as the line that it alone is sent in.
@@ -19,9 +19,6 @@ pub fn saying(text: &str) -> String {
     let arguments = Arguments::about("a text").text("text", text);
     call("say", ":put $text", arguments).line()
 }
-
-/// The largest size that RouterOS has numbers for.
-const LARGEST: u64 = i64::MAX.unsigned_abs();
 
 /// Everything that is ever asked, with these names in it.
 pub(super) fn calls(
@@ -57,20 +54,12 @@ pub(super) fn calls(
         place.create(&wanted(Content::Empty(Bytes::new(LARGEST)))),
         place.create(&copy(Source::Snapshot(snapshot.clone()))),
         place.create(&copy(Source::Volume(id.clone()))),
-        place.create(&wanted(Content::CopyOf {
-            source: Source::Volume(id.clone()),
-            least: None,
-            most: None,
-        })),
-        place.create(&wanted(Content::CopyOf {
-            source: Source::Snapshot(snapshot.clone()),
-            least,
-            most: None,
-        })),
-        place.take_back(&wanted(Content::Empty(Bytes::gib(1)))),
+        place.take_back(&copy(Source::Snapshot(snapshot.clone()))),
         place.expand(id, Bytes::new(LARGEST)),
         place.modify(id, &policy),
         place.delete(id),
+        place.delete(&"pvc-ci7ekz7itmjnhjcwijtbif2aaa".parse().unwrap()),
+        place.delete(&"pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap()),
         place.admit(id, export),
         place.dismiss(id, export, export),
         place.dismiss(id, &Export::AnyHost, export),

@@ -103,7 +103,7 @@ fn a_create_is_called_as_it_should_be() {
         create.arguments,
         "volume=\"pvc-ci7ekz7itmjnhjcwijtbif2aaa\" pool=\"storage-pool\" \
              tcp=65535 hosts=\"\" switch=\"yes\" \
-             note=\"rds-csi:production params=c66e7f43 pv=pvc-123e4567-e89b-12d3-a456-426614174000 \
+             facts=\"rds-csi:production params=c66e7f43\" label=\" pv=pvc-123e4567-e89b-12d3-a456-426614174000 \
              pvc=shop/data-postgres-0 reconnect=86400,86400,86400,86400\" bytes=9223372036854775807"
     );
 }
@@ -124,16 +124,6 @@ fn pools_and_clusters_hold_nothing_that_an_expression_takes_for_more() {
     for c in anything {
         assert_eq!(literally(&c.to_string()), c.to_string());
         assert!(format!("a{c}").parse::<ClusterId>().is_ok());
-    }
-}
-
-#[test]
-fn only_the_go_drivers_names_are_looked_for_among_files() {
-    assert!(is_of_go("pvc-123e4567-e89b-12d3-a456-426614174000"));
-    for slot in
-        ["pvc-ci7ekz7itmjnhjcwijtbif2aaa", "backup", "pvc-123e4567e89b12d3a456426614174000", "pvc-", ""]
-    {
-        assert!(!is_of_go(slot), "{slot}");
     }
 }
 

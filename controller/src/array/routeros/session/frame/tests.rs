@@ -50,7 +50,7 @@ fn done_failed_and_neither_are_three_things() {
     let (ok, err) = (nonces[0].done(), nonces[0].failed());
     let cases = [
         (format!("[]\r\n{ok}\r\n"), done("[]")),
-        (format!("{err}rds-csi: missing END\r\n"), Reply::Stopped(Mark::Missing, String::new())),
+        (format!("{err}rds-csi: missing END\r\n"), Reply::Stopped(Mark::Missing)),
         (format!("{err}no such item END\r\n"), failed("no such item")),
         (format!("{err}a\r\nb END\r\n"), failed("a\nb")),
         (format!("{err}a\r\nb"), failed("a\nb")),
