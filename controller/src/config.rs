@@ -1,6 +1,7 @@
 //! The command line and the file of arrays, checked in full before anything is opened.
 
 mod array;
+mod fence;
 mod file;
 mod orphans;
 
@@ -13,11 +14,12 @@ use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::{BackendName, NodeName};
 
-use crate::attachments::Fence;
 use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 
 pub use array::{ArrayArgs, ArrayConfig, Arrays, BackendConfig};
+pub use fence::{Fencing, Release};
 pub use file::Mistake;
+pub(crate) use orphans::time;
 pub use orphans::{OrphanArgs, Orphans, Pod};
 
 /// The CSI controller of rds-csi, for MikroTik ROSE Data Servers.
@@ -34,9 +36,10 @@ pub struct Args {
     #[command(flatten)]
     array: ArrayArgs,
 
-    /// How a node that does not answer is kept from writing: not at all (none), or by the array's list of admitted hosts (acl)
-    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl", value_parser = array::fence, required_unless_present = "config")]
-    fence: Option<Fence>,
+    /// How a node that does not answer is kept from writing: not at all (none), or by the array's list of admitted hosts, on the
+    /// RouterOS release that doctor proved it on (acl@RELEASE)
+    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl@RELEASE", required_unless_present = "config")]
+    fence: Option<Fencing>,
 
     /// Where a node's agent listens; once per node
     #[arg(long, env = "RDS_CSI_NODE_AGENT", value_name = "NAME=HOST:PORT", value_delimiter = ',')]

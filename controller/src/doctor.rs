@@ -2,30 +2,35 @@
 //!
 //! It logs in as the driver does, looks at what the driver relies on, and tries it on a scratch volume: every [`Check`] is a
 //! line of its report. Whatever it makes it removes, also when it is interrupted; what a run that was killed left behind
-//! goes at the start of the next.
+//! goes at the start of a later one, once nobody can be at work on it any more.
 
 mod check;
 mod device;
+mod fence;
 mod nvme_tcp;
 mod report;
 pub(crate) mod scratch;
 mod trial;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::{Parser, ValueEnum};
+use futures_util::future::OptionFuture;
 use rds_csi_api::{BackendName, status};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::array::Error;
-use crate::array::routeros::RouterOs;
-use crate::config::{self, ArrayArgs, ArrayConfig};
+use crate::array::routeros::{Keeper, RouterOs};
+use crate::array::{Error, Label};
+use crate::config::{self, ArrayArgs, ArrayConfig, Fencing};
 use check::Check;
-use report::{Outcome, Report, Summary};
-use scratch::Scratch;
+use report::{Finished, Outcome, Report, Summary};
+use scratch::{Found, Run, Scratch};
 
-/// Examines an array: whether it can be reached, is what the driver needs, and what its fences are worth. Makes a scratch
+/// Examines arrays: whether each can be reached, is what the driver needs, and what its fences are worth. Makes a scratch
 /// volume of 64 MiB there, and removes it. Exits with 0 if everything holds, 1 if something failed, 2 if it could not run, 3 if
 /// nothing failed, but something could not be tried, such as NVMe/TCP without a route to the array's NVMe address.
 #[derive(Debug, Parser)]
@@ -33,9 +38,15 @@ use scratch::Scratch;
 pub struct Args {
     #[command(flatten)]
     array: ArrayArgs,
-    /// Which array of the file to examine; without one the default one
+    /// Which array of the file to examine; without one all of them, one after the other
     #[arg(long, value_name = "NAME")]
     backend: Option<BackendName>,
+    /// The fence that is configured for the array that flags describe, to compare with; a file tells each array's own
+    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl@RELEASE")]
+    fence: Option<Fencing>,
+    /// How old what another run made must be to be removed as left behind; what is younger may belong to one that is still at work
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time)]
+    leftovers_after: Duration,
     /// Form of the report on standard output
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -55,22 +66,22 @@ const INCOMPLETE: u8 = 3;
 
 /// Examines the array, and prints the report.
 pub async fn run(args: Args) -> ExitCode {
-    let outcome = match ArrayConfig::of(args.array, args.backend.as_ref()) {
-        Ok(config) => Box::pin(examine(config)).await,
+    let outcome = match ArrayConfig::of(args.array, args.backend.as_ref(), args.fence.as_ref()) {
+        Ok(configs) => examine(configs, args.leftovers_after).await,
         Err(error) => Err(NotRun::Configuration(error)),
     };
-    let report = match outcome {
-        Ok(report) => report,
+    let reports = match outcome {
+        Ok(reports) => reports,
         Err(error) => {
             eprintln!("doctor: {}", status::chain(&error));
             return ExitCode::from(NOT_RUN);
         }
     };
     match args.output {
-        Output::Table => print!("{}", report.table()),
-        Output::Json => println!("{}", report.json()),
+        Output::Table => print!("{}", reports.iter().map(Finished::table).collect::<Vec<_>>().join("\n")),
+        Output::Json => println!("{}", report::json(&reports)),
     }
-    match report.summary() {
+    match report::worst(&reports) {
         Summary::Good => ExitCode::SUCCESS,
         Summary::Incomplete => ExitCode::from(INCOMPLETE),
         Summary::Failed => ExitCode::FAILURE,
@@ -92,30 +103,27 @@ enum NotRun {
     InterruptedAndLeft(String),
 }
 
-async fn examine(config: ArrayConfig) -> Result<report::Finished, NotRun> {
+/// One array after the other.
+async fn examine(configs: Vec<ArrayConfig>, leftovers_after: Duration) -> Result<Vec<Finished>, NotRun> {
     let interrupted = CancellationToken::new();
     let mut ends = [SignalKind::interrupt(), SignalKind::terminate()]
         .map(signal)
         .into_iter()
         .collect::<Result<Vec<_>, _>>()
         .map_err(NotRun::Signals)?;
-    let (array, keeper) =
-        RouterOs::new(config.ssh.clone(), config.pool.clone(), config.cluster.clone(), None);
-    let scratch = Scratch::fresh(&config.pool, &config.cluster);
-    let report = Report::new();
-    let mut x = Examination { array, config, scratch, report, interrupted: interrupted.clone() };
-
     let over = CancellationToken::new();
-    let examination = async {
-        let reached = device::reach(&mut x).await;
-        let mut removed = Ok(());
-        if reached.is_ok() {
-            // However it ends, what it made goes.
-            let _ = x.everything().await;
-            removed = x.nothing_is_left().await;
+    let examinations = async {
+        let _over = over.clone().drop_guard();
+        let mut reports = Vec::new();
+        for config in configs {
+            let x = Examination::new(config, leftovers_after, interrupted.clone());
+            let (report, removed) = Box::pin(x.run()).await;
+            if interrupted.is_cancelled() {
+                return Err(removed.map_or_else(NotRun::InterruptedAndLeft, |()| NotRun::Interrupted));
+            }
+            reports.push(report);
         }
-        over.cancel();
-        removed
+        Ok(reports)
     };
     let signals = async {
         let [interrupt, terminate] = &mut ends[..] else { return };
@@ -128,18 +136,18 @@ async fn examine(config: ArrayConfig) -> Result<report::Finished, NotRun> {
         eprintln!("doctor: interrupted; removing what was made");
         interrupted.cancel();
     };
-    let (removed, (), ()) = tokio::join!(examination, signals, keeper.run(over.clone()));
-    if !interrupted.is_cancelled() {
-        return Ok(x.report.finish());
-    }
-    Err(removed.map_or_else(NotRun::InterruptedAndLeft, |()| NotRun::Interrupted))
+    tokio::join!(examinations, signals).0
 }
 
 /// An examination under way.
 struct Examination {
     array: RouterOs,
     config: ArrayConfig,
+    keeper: Option<Keeper>,
     scratch: Scratch,
+    /// What its disks say for people.
+    label: Label,
+    leftovers_after: Duration,
     report: Report,
     interrupted: CancellationToken,
 }
@@ -148,35 +156,91 @@ struct Examination {
 struct Stopped;
 
 impl Examination {
+    fn new(config: ArrayConfig, leftovers_after: Duration, interrupted: CancellationToken) -> Self {
+        let ArrayConfig { ssh, pool, cluster, .. } = &config;
+        let (array, keeper) = RouterOs::new(ssh.clone(), pool.clone(), cluster.clone(), None);
+        let scratch = Scratch::fresh(pool, cluster, SystemTime::now());
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let (label, report) = (Scratch::label(&host), Report::new());
+        Self { array, config, keeper: Some(keeper), scratch, label, leftovers_after, report, interrupted }
+    }
+
+    /// The report, and whether everything that was made is removed.
+    async fn run(mut self) -> (Finished, Result<(), String>) {
+        let over = CancellationToken::new();
+        let connection = self.keeper.take().map(|keeper| keeper.run(over.clone()));
+        let examination = async {
+            let _over = over.clone().drop_guard();
+            if device::reach(&mut self).await.is_err() {
+                return Ok(());
+            }
+            // However it ends, what it made goes.
+            let _ = self.everything().await;
+            let removed = self.nothing_is_left().await;
+            fence::compare(&mut self);
+            removed
+        };
+        let (removed, _) = tokio::join!(examination, OptionFuture::from(connection));
+        (self.report.finish(self.config.title), removed)
+    }
+
     async fn everything(&mut self) -> Result<(), Stopped> {
         device::abilities(self).await?;
-        let before = self.ask(&self.scratch.list()).await;
-        let removed = self.ask(&self.scratch.remove()).await;
-        let told = before.and_then(|before| removed.map(|_| before)).map_err(|error| status::chain(&error));
-        self.must(
-            Check::Leftovers,
-            told.map(|left| if left.is_empty() { "there was none".into() } else { left }),
-        )?;
+        let others = self.others().await;
+        let others = self.tell(Check::Leftovers, others)?;
+        self.nobody_else(&others)?;
+        let runs: BTreeSet<Run> = others.iter().map(|found| found.run.clone()).collect();
+        let runs: Vec<Run> = runs.into_iter().collect();
+        let removed = self.ask(&self.scratch.remove(&runs)).await;
+        let told = if others.is_empty() { "there was none".into() } else { listed(&others) };
+        self.must(Check::Leftovers, removed.map(|_| told).map_err(|error| status::chain(&error)))?;
         trial::run(self).await
+    }
+
+    /// What other runs of this cluster have made.
+    async fn others(&self) -> Result<Vec<Found>, String> {
+        let listed = self.ask(&self.scratch.list()).await.map_err(|error| status::chain(&error))?;
+        let mut found = self.scratch.read(&listed);
+        found.retain(|found| found.run != self.scratch.run);
+        Ok(found)
+    }
+
+    /// Two that began at the same time see each other once both have made something: neither goes on then.
+    async fn alone(&mut self) -> Result<(), Stopped> {
+        let others = self.others().await;
+        let others = self.tell(Check::Alone, others)?;
+        self.nobody_else(&others)?;
+        self.must(Check::Alone, Ok("nobody else's scratch volume is there".into()))
+    }
+
+    /// Stops if another run may still be at work.
+    fn nobody_else(&mut self, others: &[Found]) -> Result<(), Stopped> {
+        let now = SystemTime::now();
+        let young = others.iter().filter(|found| found.run.is_younger(self.leftovers_after, now));
+        let Some(found) = young.max_by_key(|found| found.host.is_some()) else { return Ok(()) };
+        let host = found.host.as_deref().unwrap_or("a machine that is not known");
+        let minutes = found.run.age(now).as_secs() / 60;
+        let told = format!("{found} was made by another run on {host}, which began {minutes} min ago");
+        self.must(Check::Alone, Err(told))
+    }
+
+    /// That nothing is there that this run has made.
+    async fn left(&self) -> Result<String, String> {
+        let listed_now = self.ask(&self.scratch.list()).await.map_err(|error| status::chain(&error))?;
+        let mut left = self.scratch.read(&listed_now);
+        left.retain(|found| found.run == self.scratch.run);
+        if left.is_empty() { Ok("no disk, subvolume or file".into()) } else { Err(listed(&left)) }
     }
 
     /// Removes what is left, whatever happened; an error is what stays, or why that is not known.
     async fn nothing_is_left(&mut self) -> Result<(), String> {
-        let removed = self.ask(&self.scratch.remove()).await;
-        let listed = self.ask(&self.scratch.list()).await;
-        let left = match removed.and(listed) {
-            Ok(left) if left.is_empty() => None,
-            Ok(left) => Some(left),
-            Err(error) => Some(status::chain(&error)),
+        let removed = self.ask(&self.scratch.remove(std::slice::from_ref(&self.scratch.run))).await;
+        let left = match removed {
+            Ok(_) => self.left().await,
+            Err(error) => Err(status::chain(&error)),
         };
-        match left {
-            None => self.may(Check::NothingLeft, Ok("no disk, subvolume or file".into())),
-            Some(why) => {
-                self.may(Check::NothingLeft, Err(why.clone()));
-                return Err(why);
-            }
-        }
-        Ok(())
+        self.may(Check::NothingLeft, left.clone());
+        left.map(drop)
     }
 
     /// Runs statements, with the scratch volume's id in `$volume`.
@@ -237,4 +301,8 @@ impl Examination {
     fn heard<T>(&mut self, check: Check, outcome: Result<T, nvme_tcp::Error>) -> Result<T, Stopped> {
         self.tell(check, outcome.map_err(|error| status::chain(&error)))
     }
+}
+
+fn listed(found: &[Found]) -> String {
+    found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

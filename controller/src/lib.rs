@@ -25,6 +25,7 @@ pub mod node_agents;
 pub mod orphans;
 pub mod page;
 pub mod parameters;
+pub mod proofs;
 pub mod publish;
 pub mod run;
 pub mod size;

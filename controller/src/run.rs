@@ -23,11 +23,12 @@ use crate::attachments::store::{InMemory, Store};
 use crate::backends::{Backend, Backends};
 use crate::cluster;
 use crate::cluster::events::Herald;
-use crate::config::{Arrays, BackendConfig, Config, Orphans, Pod};
+use crate::config::{Arrays, BackendConfig, Config, Fencing, Orphans, Pod};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
 use crate::node_agents::{self, Witness};
 use crate::orphans::{Policy, Search};
+use crate::proofs::{FenceProved, Proof};
 
 /// What a call may take beside asking a node and giving an array one command.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -49,7 +50,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let calls = Calls::new(&mut registry);
     let grace = grace(&arrays);
-    let (prefix, (backends, keepers)) = (arrays.prefix.clone(), backends(arrays));
+    let (prefix, (backends, keepers, proofs)) = (arrays.prefix.clone(), backends(arrays));
+    registry.register_collector(Box::new(FenceProved(proofs.clone())));
     registry.register_collector(Box::new(ArrayConnected(backends.clone())));
     nodes.check().await?;
     let identity = if backends.constrain_topology() { Identity::ByTopology } else { Identity::Everywhere };
@@ -71,6 +73,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let connection = keeper.run(calls_ended.clone());
         tasks.spawn("the connection to an array", async move {
             connection.await;
+            Ok(())
+        });
+    }
+    for proof in proofs {
+        let watch = proof.watch(tasks.shutdown());
+        tasks.spawn("the watch over a fence's proof", async move {
+            watch.await;
             Ok(())
         });
     }
@@ -98,22 +107,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(outcome?)
 }
 
-/// The arrays, and the tasks that keep them connected.
-fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>) {
+/// The arrays, the tasks that keep them connected, and what their fences rest on.
+fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>, Vec<Proof>) {
     let Arrays { cluster, prefix: _, standard, others } = arrays;
-    let mut keepers = Vec::new();
+    let (mut keepers, mut proofs) = (Vec::new(), Vec::new());
     let mut backend = |name: Option<BackendName>, config: BackendConfig| {
         let BackendConfig { title, ssh, pool, portal, fence, topology } = config;
         let address = ssh.destination.host.clone();
         let (array, keeper) = RouterOs::new(ssh, pool.clone(), cluster.clone(), name.clone());
         keepers.push(keeper);
-        Backend { name, title, array, fence, pool, portal, address, topology }
+        let way = fence.way();
+        if let Fencing::Acl(proved_on) = fence {
+            proofs.push(Proof { title: title.clone(), array: array.clone(), proved_on });
+        }
+        Backend { name, title, array, fence: way, pool, portal, address, topology }
     };
     let mut backends = Backends::only(backend(None, standard));
     for (name, config) in others {
         backends = backends.with(name.clone(), backend(Some(name), config));
     }
-    (backends, keepers)
+    (backends, keepers, proofs)
 }
 
 /// The search for what nobody claims, and how often; none, if it is switched off.

@@ -61,6 +61,11 @@ impl RouterOs {
         self.session.version().map(|version| version.to_string())
     }
 
+    /// Until the connection comes or goes.
+    pub async fn comes_or_goes(&mut self) {
+        self.session.changed().await;
+    }
+
     /// Runs statements with the volume's slot in `$volume`; what they printed. For who examines an array.
     pub(crate) async fn ask(&self, id: &VolumeId, statements: &str) -> Result<String, Error> {
         self.run(script::examination(id, statements), &Concerns::of(id)).await

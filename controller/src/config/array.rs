@@ -10,10 +10,9 @@ use std::time::Duration;
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{BackendName, ManagedPrefix, Portal};
 
-use super::{Error, file};
+use super::{Error, Fencing, file};
 use crate::array::routeros::{Destination, Settings};
 use crate::array::{ClusterId, Pool};
-use crate::attachments::Fence;
 use crate::backends::topology::Segments;
 
 /// How long connecting to an array may take.
@@ -90,6 +89,8 @@ pub struct ArrayArgs {
 
 /// One array, and what of it is this cluster's.
 pub struct ArrayConfig {
+    /// Its name for people.
+    pub title: BackendName,
     /// Its SSH service.
     pub ssh: Settings,
     /// Where volumes live.
@@ -100,6 +101,8 @@ pub struct ArrayConfig {
     pub prefix: ManagedPrefix,
     /// Where nodes connect.
     pub portal: Portal,
+    /// How nodes are shut out, if that was said.
+    pub fence: Option<Fencing>,
 }
 
 /// One array as the driver uses it.
@@ -114,7 +117,7 @@ pub struct BackendConfig {
     /// Where nodes connect.
     pub portal: Portal,
     /// How nodes are shut out.
-    pub fence: Fence,
+    pub fence: Fencing,
     /// The labels of the nodes that reach it; none if all do.
     pub topology: Segments,
 }
@@ -133,7 +136,7 @@ pub struct Arrays {
 
 impl Arrays {
     /// Reads the flags or the file. `fence` is how nodes are shut out of an array that flags describe.
-    pub fn read(args: ArrayArgs, fence: Option<Fence>) -> Result<Self, Error> {
+    pub fn read(args: ArrayArgs, fence: Option<Fencing>) -> Result<Self, Error> {
         let ArrayArgs {
             config,
             array_address,
@@ -208,16 +211,24 @@ impl Arrays {
         std::iter::once(&self.standard).chain(self.others.values())
     }
 
-    /// What is allowed, and works only if the array was told, too.
+    /// What is allowed, and works only if something else is so, too.
     pub fn doubts(&self) -> impl Iterator<Item = String> {
-        self.iter().filter(|backend| backend.ssh.sessions.get() >= ARRAY_SESSIONS).map(|backend| {
+        let sessions = self.iter().filter(|backend| backend.ssh.sessions.get() >= ARRAY_SESSIONS).map(|backend| {
             let BackendConfig { title, ssh, .. } = backend;
             format!(
                 "array {title} is to run {} commands at the same time, and RouterOS takes {ARRAY_SESSIONS} sessions from everybody \
                  together unless told otherwise: raise its max-sessions above that, or lower the number here",
                 ssh.sessions
             )
-        })
+        });
+        let fences = self.iter().filter(|backend| backend.fence == Fencing::Acl(None)).map(|backend| {
+            format!(
+                "array {} has the fence acl, and nobody says that it works there: run rds-csi-controller doctor, and configure \
+                 what it proved, such as acl@7.21.2",
+                backend.title
+            )
+        });
+        sessions.chain(fences)
     }
 
     /// The longest that a command may take on any of them.
@@ -227,29 +238,29 @@ impl Arrays {
 }
 
 impl ArrayConfig {
-    /// The array of that name in the file, or the one that flags describe; the default one for no name.
-    pub fn of(args: ArrayArgs, backend: Option<&BackendName>) -> Result<Self, Error> {
-        // Who looks at one array shuts nobody out; the flags have no fence, and the file tells each array's own.
-        let fence = args.config.is_none().then_some(Fence::None);
-        let Arrays { cluster, prefix, standard, mut others } = Arrays::read(args, fence)?;
-        let chosen = match backend {
-            None => standard,
-            Some(name) if *name == standard.title => standard,
-            Some(name) => match others.remove(name) {
-                Some(chosen) => chosen,
-                None => return Err(Error::NoBackend(name.clone())),
-            },
-        };
-        let BackendConfig { ssh, pool, portal, .. } = chosen;
-        Ok(Self { ssh, pool, cluster, prefix, portal })
-    }
-}
-
-impl TryFrom<ArrayArgs> for ArrayConfig {
-    type Error = Error;
-
-    fn try_from(args: ArrayArgs) -> Result<Self, Error> {
-        Self::of(args, None)
+    /// The array of that name in the file, or the one that flags describe; every one for no name.
+    pub fn of(
+        args: ArrayArgs,
+        backend: Option<&BackendName>,
+        fence: Option<&Fencing>,
+    ) -> Result<Vec<Self>, Error> {
+        let by_flags = args.config.is_none();
+        // Who looks at an array shuts nobody out, and need not say how.
+        let any_fence = if by_flags { fence.or(Some(&Fencing::None)) } else { fence };
+        let Arrays { cluster, prefix, standard, others } = Arrays::read(args, any_fence.cloned())?;
+        let chosen = std::iter::once(standard)
+            .chain(others.into_values())
+            .filter(|array| backend.is_none_or(|name| *name == array.title));
+        let configs =
+            chosen.map(|BackendConfig { title, ssh, pool, portal, fence: configured, topology: _ }| {
+                let fence = if by_flags { fence.cloned() } else { Some(configured) };
+                Self { title, ssh, pool, cluster: cluster.clone(), prefix: prefix.clone(), portal, fence }
+            });
+        let configs: Vec<_> = configs.collect();
+        match backend {
+            Some(name) if configs.is_empty() => Err(Error::NoBackend(name.clone())),
+            _ => Ok(configs),
+        }
     }
 }
 
@@ -264,14 +275,6 @@ pub(super) fn word(text: &str) -> Result<String, Malformed> {
             text,
             "give letters, digits, '.', ':', '_' or '-', not beginning with '-'",
         ))
-    }
-}
-
-pub(super) fn fence(text: &str) -> Result<Fence, Malformed> {
-    match text {
-        "none" => Ok(Fence::None),
-        "acl" => Ok(Fence::Acl),
-        _ => Err(Malformed::new("fence", text, "give none or acl")),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::array::{
     BackendConfig, COMMAND_TIMEOUT, CONNECT_TIMEOUT, KEEP_ALIVE, LINE_LIMIT, NVME_PORT, POOL, SESSIONS,
-    SSH_PORT, fence, word,
+    SSH_PORT, word,
 };
 use crate::array::routeros::{Destination, Settings};
 use crate::backends::topology::Segments;
@@ -166,7 +166,7 @@ fn backend(index: usize, value: Value) -> Result<(BackendConfig, Fields), Mispla
         fields.file("knownHosts", "give the path of the array's host key, as in known_hosts")?;
     let port = fields.parse_as("port", tcp_port)?.unwrap_or(SSH_PORT);
     let pool = fields.parse("pool")?.unwrap_or_else(|| POOL.parse().expect("it is a pool"));
-    let fence = fields.needed_as("fence", "give none or acl", fence)?;
+    let fence = fields.needed("fence", "give none, or what doctor proved, such as acl@7.21.2")?;
 
     let mut nvme = fields.section("nvme")?;
     let address = |text: &str| {

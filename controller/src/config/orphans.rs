@@ -89,7 +89,7 @@ impl TryFrom<OrphanArgs> for Orphans {
 }
 
 /// A whole number of seconds, minutes, hours or days.
-fn time(text: &str) -> Result<Duration, Malformed> {
+pub(crate) fn time(text: &str) -> Result<Duration, Malformed> {
     let malformed =
         || Malformed::new("time", text, "give a number with s, m, h or d behind it, such as 90s or 7d, or 0");
     if text == "0" {

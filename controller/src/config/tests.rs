@@ -16,7 +16,7 @@ fn config(extra: &[&str]) -> Result<Config, String> {
         ("--array-key", file),
         ("--array-known-hosts", file),
         ("--nvme-address", "10.0.0.1"),
-        ("--fence", "acl"),
+        ("--fence", "acl@7.21"),
         ("--cluster-id", "blue"),
         ("--managed-nqn-prefix", "nqn.2000-02.com.mikrotik:pvc-"),
     ];

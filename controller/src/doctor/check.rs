@@ -25,6 +25,8 @@ pub(super) enum Check {
     Pool,
     Space,
     Prefix,
+    Firewall,
+    Alone,
     Leftovers,
     Create,
     ExactSize,
@@ -33,8 +35,10 @@ pub(super) enum Check {
     Comment,
     SlotLength,
     Repeat,
+    HostListRead,
     NvmeConnect,
     NvmeData,
+    Counters,
     AclAdmits,
     AclRefuses,
     Snapshot,
@@ -53,41 +57,10 @@ pub(super) enum Check {
     Clone,
     ExistingFile,
     SnapshotData,
+    SubvolumeInUse,
     SubvolumeRemoval,
     NothingLeft,
-}
-
-/// A way to keep a node from writing, as `--fence` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Acl,
-    Epoch,
-}
-
-impl Way {
-    pub(super) const ALL: [Self; 2] = [Self::Acl, Self::Epoch];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Acl => "acl",
-            Self::Epoch => "epoch",
-        }
-    }
-
-    /// What must hold for it.
-    pub(super) const fn rests_on(self) -> &'static [Check] {
-        match self {
-            Self::Acl => &[
-                Check::AclAdmits,
-                Check::AclRefuses,
-                Check::HostList,
-                Check::AclCuts,
-                Check::AclFenced,
-                Check::AclSurvivor,
-            ],
-            Self::Epoch => &[Check::EpochCuts, Check::EpochOld, Check::EpochNew],
-        }
-    }
+    Fence,
 }
 
 const MEND_UPDATE: &str =
@@ -98,7 +71,7 @@ const MEND_NVME: &str =
     "check --nvme-address, --nvme-port and the array's firewall, and run this where a node would be";
 
 impl Check {
-    pub(super) const ALL: [Self; 49] = [
+    pub(super) const ALL: [Self; 55] = [
         Self::Address,
         Self::HostKey,
         Self::Login,
@@ -118,6 +91,8 @@ impl Check {
         Self::Pool,
         Self::Space,
         Self::Prefix,
+        Self::Firewall,
+        Self::Alone,
         Self::Leftovers,
         Self::Create,
         Self::ExactSize,
@@ -126,8 +101,10 @@ impl Check {
         Self::Comment,
         Self::SlotLength,
         Self::Repeat,
+        Self::HostListRead,
         Self::NvmeConnect,
         Self::NvmeData,
+        Self::Counters,
         Self::AclAdmits,
         Self::AclRefuses,
         Self::Snapshot,
@@ -146,8 +123,10 @@ impl Check {
         Self::Clone,
         Self::ExistingFile,
         Self::SnapshotData,
+        Self::SubvolumeInUse,
         Self::SubvolumeRemoval,
         Self::NothingLeft,
+        Self::Fence,
     ];
 
     pub(super) const fn id(self) -> &'static str {
@@ -237,6 +216,16 @@ impl Check {
                 "--managed-nqn-prefix covers the volumes that the driver makes",
                 "give nqn.2000-02.com.mikrotik:pvc-, as the nodes' agents must have it",
             ),
+            Self::Firewall => (
+                "firewall",
+                "the user may read the firewall's raw rules, and put an address on a list (no fence uses this yet)",
+                "nothing rests on this yet",
+            ),
+            Self::Alone => (
+                "alone",
+                "no other doctor examines the array for this cluster",
+                "wait until it ends; if it runs no more, give --leftovers-after 0",
+            ),
             Self::Leftovers => (
                 "leftovers",
                 "what an earlier run left behind is gone",
@@ -255,10 +244,20 @@ impl Check {
             ),
             Self::SlotLength => ("slot-length", "a slot's name of 30 characters is kept whole", MEND_UPDATE),
             Self::Repeat => ("repeat", "making it again finds it, and changes nothing", MEND_UPDATE),
+            Self::HostListRead => (
+                "host-list-read",
+                "a list of two hosts reads back as these two, and who knows of one alone is told of the other",
+                MEND_FENCE,
+            ),
             Self::NvmeConnect => {
                 ("nvme-connect", "its export is reached over NVMe/TCP, and has the volume's size", MEND_NVME)
             }
             Self::NvmeData => ("nvme-data", "what is written there is read back", MEND_NVME),
+            Self::Counters => (
+                "write-counters",
+                "the array counts what is written to a disk (as evidence after a fence; none uses it yet)",
+                "nothing rests on this yet",
+            ),
             Self::AclAdmits => ("acl-admits", "a host on the export's list connects", MEND_FENCE),
             Self::AclRefuses => ("acl-refuses", "a host that is not on it is refused", MEND_FENCE),
             Self::Snapshot => ("snapshot", "a snapshot is taken of a volume in use", MEND_UPDATE),
@@ -291,6 +290,12 @@ impl Check {
                 "it holds what was written before the snapshot, and nothing that was written after",
                 "do not use snapshots on this array; report its version and this text",
             ),
+            Self::SubvolumeInUse => (
+                "subvolume-in-use",
+                "a subvolume that a disk's file lies in is not removed",
+                "nothing but the driver's own look protects a volume here: make no disk by hand over a file in a volume's \
+                 subvolume, and report the array's version",
+            ),
             Self::SubvolumeRemoval => (
                 "subvolume-removal",
                 "removing a volume takes disk, subvolume and file along",
@@ -300,6 +305,11 @@ impl Check {
                 "nothing-left",
                 "nothing of this examination is left on the array",
                 "remove disks and subvolumes named pvc-doctor-… and snap-doctor-… on the array, or run this again",
+            ),
+            Self::Fence => (
+                "fence",
+                "the fence that is configured was proved",
+                "configure what the end of this report names; with `none` whoever forces a detach must shut the node down",
             ),
         }
     }

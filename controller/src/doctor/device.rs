@@ -138,6 +138,7 @@ pub(super) async fn abilities(x: &mut Examination) -> Result<(), Stopped> {
     let number = x.ask(&format!(":put [:serialize to=json {{\"n\"={EXACT}}}]")).await;
     x.may(Check::ExactNumbers, judged(number, is_exact));
     pool(x).await;
+    firewall(x).await;
     let nqn = Nqn::of_volume(&x.scratch.volume);
     let prefix = &x.config.prefix;
     let covered = if prefix.covers(&nqn) {
@@ -290,8 +291,22 @@ async fn pool(x: &mut Examination) {
     x.report.note(Check::Space, outcome, format!("{free} free"));
 }
 
+/// What a fence would need that keeps a node's address from the exports. The list is this run's own, no rule names it, and
+/// the array forgets the address by itself.
+async fn firewall(x: &mut Examination) {
+    let asked = ":local rules [:len [/ip/firewall/raw find]]; \
+                 /ip/firewall/address-list add list=$volume address=192.0.2.1 timeout=1m; \
+                 /ip/firewall/address-list remove [/ip/firewall/address-list find list=$volume]; \
+                 :put $rules";
+    let (outcome, evidence) = match judged(x.ask(asked).await, |said| said.parse::<u32>().is_ok()) {
+        Ok(rules) => (Outcome::Proved, format!("{rules} rules read; an address was listed, and taken off")),
+        Err(why) => (Outcome::NotAvailable, why),
+    };
+    x.report.note(Check::Firewall, outcome, evidence);
+}
+
 /// A size, which may come as a number, as one with zeros behind a point, or as a text.
-fn bytes(value: &Value) -> Option<u64> {
+pub(super) fn bytes(value: &Value) -> Option<u64> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     fraction.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok()).flatten()

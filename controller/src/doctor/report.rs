@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use rds_csi_api::BackendName;
 use serde::Serialize;
 
-use super::check::{Check, Way};
+use super::check::Check;
+use super::fence::Way;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -20,10 +22,13 @@ pub(super) enum Outcome {
     NotProved,
     /// What it rests on did not hold.
     Skipped,
+    /// It was looked for, is not there, and nothing rests on it.
+    NotAvailable,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Proved, Self::Warning, Self::Failed, Self::NotProved, Self::Skipped];
+    const ALL: [Self; 6] =
+        [Self::Proved, Self::Warning, Self::Failed, Self::NotProved, Self::Skipped, Self::NotAvailable];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +37,7 @@ impl Outcome {
             Self::Failed => "FAILED",
             Self::NotProved => "not proved",
             Self::Skipped => "skipped",
+            Self::NotAvailable => "not there",
         }
     }
 }
@@ -48,8 +54,8 @@ pub(super) struct Report {
     lines: [Option<Line>; Check::ALL.len()],
 }
 
-/// What a report comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What a report comes to, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Summary {
     /// Everything was tried, and holds.
@@ -70,9 +76,13 @@ impl Summary {
     }
 }
 
-/// A report in which every check has its line.
+/// The report on an array, in which every check has its line.
 #[derive(Debug)]
-pub(super) struct Finished(Vec<(Check, Line)>);
+pub(super) struct Finished {
+    array: BackendName,
+    fences: Vec<&'static str>,
+    lines: Vec<(Check, Line)>,
+}
 
 impl Report {
     pub(super) fn new() -> Self {
@@ -87,9 +97,14 @@ impl Report {
         }
     }
 
-    /// Whether it is known how a check came out.
-    pub(super) fn has(&self, check: Check) -> bool {
-        self.lines[check as usize].is_some()
+    /// How a check came out, if that is known.
+    pub(super) fn outcome(&self, check: Check) -> Option<Outcome> {
+        self.lines[check as usize].as_ref().map(|line| line.outcome)
+    }
+
+    /// What is known of a check.
+    pub(super) fn evidence(&self, check: Check) -> &str {
+        self.lines[check as usize].as_ref().map_or("", |line| &line.evidence)
     }
 
     /// The same for all of them.
@@ -100,7 +115,8 @@ impl Report {
     }
 
     /// Whatever has no line yet was skipped.
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finish(self, array: BackendName) -> Finished {
+        let fences = Way::ALL.into_iter().filter(|way| way.is_proved(&self)).map(Way::as_str).collect();
         let mut because = None;
         let lines = self.lines.into_iter().zip(Check::ALL).map(|(line, check)| match line {
             Some(line) => {
@@ -115,15 +131,24 @@ impl Report {
                     .map_or_else(|| "not reached".into(), |check| format!("not reached: see {}", check.id())),
             },
         });
-        let lines: Vec<_> = lines.collect();
-        Finished(Check::ALL.into_iter().zip(lines).collect())
+        Finished { array, fences, lines: Check::ALL.into_iter().zip(lines).collect() }
     }
 }
 
 #[derive(Serialize)]
 struct Json<'a> {
     result: Summary,
-    fences: Vec<&'static str>,
+    arrays: Vec<JsonArray<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonArray<'a> {
+    array: &'a str,
+    result: Summary,
+    /// The ways to fence that hold there.
+    fences: &'a [&'static str],
+    /// What `fence` may be configured to.
+    fence: String,
     checks: Vec<JsonLine<'a>>,
 }
 
@@ -149,29 +174,36 @@ impl Finished {
         }
     }
 
-    /// The ways to fence that hold on this array.
-    pub(super) fn fences(&self) -> Vec<&'static str> {
-        let proved = |check: &Check| self.0[*check as usize].1.outcome == Outcome::Proved;
-        Way::ALL.into_iter().filter(|way| way.rests_on().iter().all(proved)).map(Way::as_str).collect()
+    /// What `fence` may be configured to: the driver fences by lists of hosts, and a proof is one for a release.
+    fn fence(&self) -> String {
+        if self.fences.contains(&Way::Acl.as_str()) {
+            format!("acl@{}", self.lines[Check::Version as usize].1.evidence)
+        } else {
+            "none".into()
+        }
     }
 
-    /// As one JSON object.
-    pub(super) fn json(&self) -> String {
-        let checks = self.0.iter().map(|(check, line)| JsonLine {
+    fn json(&self) -> JsonArray<'_> {
+        let checks = self.lines.iter().map(|(check, line)| JsonLine {
             id: check.id(),
             checked: check.says(),
             result: line.outcome,
             evidence: &line.evidence,
             todo: todo(*check, line),
         });
-        let json = Json { result: self.summary(), fences: self.fences(), checks: checks.collect() };
-        serde_json::to_string_pretty(&json).expect("texts are JSON")
+        JsonArray {
+            array: self.array.as_str(),
+            result: self.summary(),
+            fences: &self.fences,
+            fence: self.fence(),
+            checks: checks.collect(),
+        }
     }
 
     /// As a table for people.
     pub(super) fn table(&self) -> String {
-        let mut text = String::new();
-        for (check, line) in &self.0 {
+        let mut text = format!("array {}\n\n", self.array);
+        for (check, line) in &self.lines {
             let (outcome, id) = (line.outcome.as_str(), check.id());
             let _ = writeln!(text, "{outcome:<10}  {id:<17}  {}", check.says());
             if !line.evidence.is_empty() {
@@ -184,22 +216,33 @@ impl Finished {
         let counts = Outcome::ALL.into_iter().map(|outcome| (self.count(outcome), outcome));
         let counts = counts.filter(|(count, _)| *count > 0);
         let counts: Vec<_> = counts.map(|(count, outcome)| format!("{count} {}", outcome.as_str())).collect();
-        let fences = self.fences();
-        let fences = if fences.is_empty() { "none".to_owned() } else { fences.join(", ") };
-        let result = self.summary().as_str();
-        let _ = writeln!(text, "\n{}\nresult: {result}\nfences proved: {fences}", counts.join(", "));
+        let fences = if self.fences.is_empty() { "none".to_owned() } else { self.fences.join(", ") };
+        let (result, fence) = (self.summary().as_str(), self.fence());
+        let _ = writeln!(text, "\n{}\nresult: {result}", counts.join(", "));
+        let _ = writeln!(text, "fences proved: {fences}\nto configure: fence: {fence}");
         text
     }
 
     fn count(&self, outcome: Outcome) -> usize {
-        self.0.iter().filter(|(_, line)| line.outcome == outcome).count()
+        self.lines.iter().filter(|(_, line)| line.outcome == outcome).count()
     }
+}
+
+/// What reports come to together.
+pub(super) fn worst(reports: &[Finished]) -> Summary {
+    reports.iter().map(Finished::summary).max().unwrap_or(Summary::Good)
+}
+
+/// Reports as one JSON object.
+pub(super) fn json(reports: &[Finished]) -> String {
+    let json = Json { result: worst(reports), arrays: reports.iter().map(Finished::json).collect() };
+    serde_json::to_string_pretty(&json).expect("texts are JSON")
 }
 
 fn todo(check: Check, line: &Line) -> Option<&'static str> {
     match line.outcome {
         Outcome::Warning | Outcome::Failed | Outcome::NotProved => Some(check.mend()),
-        Outcome::Proved | Outcome::Skipped => None,
+        Outcome::Proved | Outcome::Skipped | Outcome::NotAvailable => None,
     }
 }
 
@@ -212,22 +255,28 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn finished(report: Report) -> Finished {
+        report.finish("rack-1".parse().unwrap())
+    }
+
     #[test]
     fn what_was_not_reached_names_what_it_waits_for() {
         let mut report = Report::new();
         report.note(Check::Address, Outcome::Proved, "it does");
         report.note(Check::HostKey, Outcome::Failed, "another\nkey");
         report.note(Check::HostKey, Outcome::Proved, "a second word does not count");
-        let report = report.finish();
-        assert!(report.summary() == Summary::Failed && report.fences().is_empty());
+        let report = finished(report);
+        assert!(report.summary() == Summary::Failed && report.fences.is_empty());
         let table = report.table();
         assert!(table.contains("FAILED      host-key") && table.contains("another | key"), "{table}");
         assert!(
             table.contains("skipped     login") && table.contains("not reached: see host-key"),
             "{table}"
         );
-        assert!(table.ends_with("fences proved: none\n"), "{table}");
-        let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert!(table.ends_with("fences proved: none\nto configure: fence: none\n"), "{table}");
+        let json: serde_json::Value = serde_json::from_str(&json(&[report])).unwrap();
+        let json = &json["arrays"][0];
+        assert_eq!((&json["array"], &json["fence"]), (&"rack-1".into(), &"none".into()));
         assert_eq!((&json["result"], &json["checks"][1]["result"]), (&"failed".into(), &"failed".into()));
         assert_eq!(json["checks"][1]["todo"], Check::HostKey.mend());
         assert_eq!(json["checks"].as_array().map(Vec::len), Some(Check::ALL.len()));
@@ -241,9 +290,9 @@ mod tests {
                 report.note(*check, Outcome::NotProved, "");
             }
             report.note_all(Way::Acl.rests_on(), Outcome::Proved, "");
-            let report = report.finish();
+            let report = finished(report);
             let expected: &[&str] = if missing.is_none() { &["acl"] } else { &[] };
-            assert_eq!(report.fences(), expected);
+            assert_eq!(report.fences, expected);
             assert_ne!(report.summary(), Summary::Failed, "what is not proved has not failed");
         }
     }
@@ -253,6 +302,7 @@ mod tests {
         let cases = [
             (None, Summary::Good),
             (Some(Outcome::Warning), Summary::Good),
+            (Some(Outcome::NotAvailable), Summary::Good),
             (Some(Outcome::NotProved), Summary::Incomplete),
             (Some(Outcome::Skipped), Summary::Incomplete),
             (Some(Outcome::Failed), Summary::Failed),
@@ -263,7 +313,7 @@ mod tests {
                 report.note(Check::NvmeConnect, outcome, "");
             }
             report.note_all(&Check::ALL, Outcome::Proved, "");
-            assert_eq!(report.finish().summary(), expected, "{outcome:?}");
+            assert_eq!(finished(report).summary(), expected, "{outcome:?}");
         }
     }
 }

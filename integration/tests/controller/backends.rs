@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rds_csi_api::csi;
 use rds_csi_integration::driver::Controller;
-use rds_csi_integration::simulator::{Effect, Fault, Simulator};
+use rds_csi_integration::simulator::{Effect, Fault, Simulator, Version};
 use tonic::{Code, Status};
 
 use crate::world::{self, Site, assert_bare, assert_refused, filesystem, wanted};
@@ -233,4 +233,33 @@ async fn offers(controller: &Controller, wanted: csi::plugin_capability::service
         Some(Type::Service(service)) => service.r#type() == wanted,
         _ => false,
     })
+}
+
+#[tokio::test]
+async fn a_fence_that_was_proved_on_another_release_is_told() {
+    for (fence, proved) in [("acl@7.21", 1), ("acl@7.20.1", 0), ("acl", 0)] {
+        let site = Site::vacant();
+        let array = site.occupy(|options| options.dialect.version = Version::new(7, 21)).await;
+        let controller = world::controller(&site, |settings| settings.fence = fence).await;
+        reads(&controller, "ready\n").await;
+        let (_, metrics) = world::admin(&controller, "/metrics").await;
+        let line = format!("rds_csi_fence_proved{{backend=\"default\"}} {proved}");
+        assert!(metrics.contains(&line), "{fence}: {metrics}");
+        if proved == 0 {
+            let warned = async {
+                while !controller.log().contains("was not proved on the RouterOS release") {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(30), warned).await.expect("it warns");
+        }
+        array.stop().await.unwrap();
+        reads(&controller, "array default is not connected\n").await;
+        let (_, metrics) = world::admin(&controller, "/metrics").await;
+        assert!(!metrics.contains("rds_csi_fence_proved{"), "what is not known is not told: {metrics}");
+        let log = controller.log();
+        assert_eq!(log.contains("was not proved on the RouterOS release"), proved == 0, "{log}");
+        assert_eq!(log.contains("nobody says that it works there"), fence == "acl", "{log}");
+        controller.stop().await.unwrap();
+    }
 }

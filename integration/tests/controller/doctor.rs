@@ -13,9 +13,10 @@ use tokio::process::{Child, Command};
 use crate::world::{self, Site, assert_bare};
 
 /// What needs a target that takes connections.
-const OVER_NVME: [&str; 16] = [
+const OVER_NVME: [&str; 17] = [
     "nvme-connect",
     "nvme-data",
+    "write-counters",
     "acl-admits",
     "acl-refuses",
     "grow-seen",
@@ -63,7 +64,15 @@ async fn examined(site: &Site) -> (Value, i32) {
     examined_by(command(site, &["--output", "json"])).await
 }
 
-async fn examined_by(mut command: Command) -> (Value, i32) {
+/// The report on the only array.
+async fn examined_by(command: Command) -> (Value, i32) {
+    let (mut report, code) = all_examined_by(command).await;
+    let arrays = report["arrays"].as_array_mut().unwrap();
+    assert_eq!(arrays.len(), 1);
+    (arrays.remove(0), code)
+}
+
+async fn all_examined_by(mut command: Command) -> (Value, i32) {
     let output = command.output().await.unwrap();
     let report = serde_json::from_slice(&output.stdout);
     (report.unwrap_or_else(|_| panic!("no report: {output:?}")), output.status.code().unwrap())
@@ -92,7 +101,11 @@ async fn all_but_what_needs_a_connection_is_proved_in_every_release() {
         let (report, code) = examined(&site).await;
         for check in report["checks"].as_array().unwrap() {
             let id = check["id"].as_str().unwrap();
-            let expected = if OVER_NVME.contains(&id) { "not-proved" } else { "proved" };
+            let expected = match id {
+                "fence" => "not-available",
+                _ if OVER_NVME.contains(&id) => "not-proved",
+                _ => "proved",
+            };
             assert_eq!(check["result"], expected, "{check:#}");
         }
         assert_eq!((code, &report["result"]), (3, &"incomplete".into()));
@@ -168,6 +181,8 @@ async fn a_user_that_may_not_write_is_told_so() {
     let (result, evidence) = line(&report, "create");
     assert_eq!((result, code), ("failed", 1));
     assert!(evidence.contains("not enough permissions"), "{evidence}");
+    let (result, evidence) = line(&report, "firewall");
+    assert!(result == "not-available" && evidence.contains("not enough permissions"), "{evidence}");
 }
 
 #[tokio::test]
@@ -208,7 +223,9 @@ async fn the_table_is_for_people() {
     );
     assert!(table.contains("not proved  acl-refuses"), "{table}");
     assert!(table.contains("\nresult: incomplete: "), "{table}");
-    assert!(table.ends_with("fences proved: none\n") && output.status.code() == Some(3), "{table}");
+    let end = "fences proved: none\nto configure: fence: none\n";
+    assert!(table.starts_with("array default\n") && table.ends_with(end), "{table}");
+    assert_eq!(output.status.code(), Some(3));
     simulator.stop().await.unwrap();
 }
 
@@ -266,7 +283,8 @@ async fn what_a_killed_run_left_behind_goes_with_the_next() {
                    /disk/btrfs/subvolume add fs=storage-pool name=pvc-mine";
     world::shell(&site, foreign).await;
 
-    let (report, code) = examined(&site).await;
+    let at_once = ["--output", "json", "--leftovers-after", "0"];
+    let (report, code) = examined_by(command(&site, &at_once)).await;
     let (result, evidence) = line(&report, "leftovers");
     assert!(result == "proved" && evidence.contains(&left), "{evidence}");
     assert_eq!((line(&report, "nothing-left").0, code), ("proved", 3));
@@ -274,5 +292,75 @@ async fn what_a_killed_run_left_behind_goes_with_the_next() {
     let names: Vec<_> = state.subvolumes.iter().map(|subvolume| subvolume.name.clone()).collect();
     assert_eq!(names, ["pvc-doctor-00000000-0123456789", "pvc-mine"]);
     assert!(state.disks.is_empty() && state.files.len() == names.len(), "{state:#?}");
+    simulator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_run_goes_away_and_leaves_the_first_alone() {
+    let (simulator, site) = array(|_| {}).await;
+    let first = stuck_with_a_volume(&simulator, &site).await;
+    let made = simulator.state().unwrap().disks[0].slot.clone();
+    let (report, code) = examined(&site).await;
+    let (result, evidence) = line(&report, "alone");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_lowercase();
+    assert_eq!((result, code), ("failed", 1));
+    assert!(
+        evidence.contains(&made) && evidence.contains(&host) && evidence.contains("0 min ago"),
+        "{evidence}"
+    );
+    assert_eq!((line(&report, "create").0, line(&report, "nothing-left").0), ("skipped", "proved"));
+    assert_eq!(simulator.state().unwrap().disks[0].slot, made);
+
+    simulator.clear_faults();
+    let (status, told) = ended(first).await;
+    assert_eq!(status.code(), Some(3), "the first one ends as if it had been alone: {told}");
+    assert_bare(&simulator);
+    simulator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fence_that_is_configured_is_good_only_if_it_was_proved() {
+    let (simulator, site) = array(|_| {}).await;
+    for (fence, result) in [("acl@7.21.2", "not-proved"), ("none", "proved")] {
+        let (report, code) = examined_by(command(&site, &["--output", "json", "--fence", fence])).await;
+        assert_eq!(
+            (line(&report, "fence").0, &report["fence"], code),
+            (result, &"none".into(), 3),
+            "{fence}"
+        );
+    }
+    simulator.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_array_of_a_file_has_its_own_report_and_one_can_be_asked_for() {
+    let (simulator, site) = array(|_| {}).await;
+    let away = Site::vacant();
+    let array = |name: &str, at: &Site| {
+        let (port, key, known_hosts) = (at.address.port(), at.key.display(), at.known_hosts.display());
+        format!(
+            "- {{name: {name}, address: 127.0.0.1, port: {port}, user: {USER}, key: {key}, knownHosts: {known_hosts}, \
+             fence: none, nvme: {{address: {NO_ROUTE}}}}}\n"
+        )
+    };
+    let arrays = format!("default: here\nbackends:\n{}{}", array("here", &site), array("away", &away));
+    let config = site.folder.path().join("arrays.yaml");
+    std::fs::write(&config, arrays).unwrap();
+    let doctor = |extra: &[&str]| {
+        let mut command = Command::new(programs::path("rds-csi-controller").unwrap());
+        command.args(["doctor", "--output", "json", "--cluster-id", "blue"]);
+        command.args(["--managed-nqn-prefix", MANAGED_NQN_PREFIX]).arg("--config").arg(&config).args(extra);
+        command.env("TMPDIR", site.folder.path()).kill_on_drop(true);
+        all_examined_by(command)
+    };
+    let (report, code) = doctor(&[]).await;
+    let told = |index: usize| (&report["arrays"][index]["array"], &report["arrays"][index]["result"]);
+    assert_eq!(told(0), (&"here".into(), &"incomplete".into()));
+    assert_eq!(told(1), (&"away".into(), &"failed".into()));
+    assert_eq!((&report["result"], code), (&"failed".into(), 1));
+
+    let (report, code) = doctor(&["--backend", "here"]).await;
+    assert_eq!((report["arrays"].as_array().unwrap().len(), code), (1, 3), "{report:#}");
+    assert_bare(&simulator);
     simulator.stop().await.unwrap();
 }

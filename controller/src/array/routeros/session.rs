@@ -97,6 +97,13 @@ impl Session {
         }
     }
 
+    /// Until the connection comes or goes. One that nobody keeps any more never does.
+    pub(super) async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Runs one call; how it ended. Given up before it was sent, it is never sent.
     pub(super) async fn run(&self, call: Call) -> Result<Reply, Error> {
         let deadline = Instant::now() + self.settings.command_timeout;

@@ -1,7 +1,7 @@
 use rds_csi_api::status::chain;
 
 use super::*;
-use crate::attachments::Fence;
+use crate::config::Fencing;
 
 /// Two arrays; the files that they name are there.
 const TWO: &str = "
@@ -13,7 +13,7 @@ backends:
     key: FILE
     knownHosts: FILE
     nvme: {address: 10.0.1.10}
-    fence: acl
+    fence: acl@7.21.2
   - name: rack-2
     address: array-2.example
     port: 2222
@@ -98,7 +98,7 @@ fn a_mistake_is_told_with_its_backend_field_value_and_fix() {
             "field pool: pool \"/fast\" is not valid: give the name of the btrfs pool",
         ),
         ("pool: fast", "pool: [a]", "backend rack-2, field pool: is a list: give one value"),
-        ("fence: none", "fence: maybe", "field fence: fence \"maybe\" is not valid: give none or acl"),
+        ("fence: none", "fence: maybe", "field fence: fence \"maybe\" is not valid: give none, or acl@"),
         (
             "sessions: 8",
             "sessions: 0",
@@ -183,7 +183,10 @@ fn the_example_in_the_documents_is_read_as_it_stands() {
     };
     let Contents { standard, others } = told(&example.lines().map(here).collect::<String>()).unwrap();
     let other = &others[&"rack-2".parse().unwrap()];
-    assert_eq!((standard.title.as_str(), standard.fence), ("rack-1", Fence::Acl));
-    assert_eq!((other.pool.as_str(), other.ssh.line_limit, other.fence), ("fast", 4096, Fence::None));
+    assert_eq!((standard.title.as_str(), standard.fence.to_string()), ("rack-1", "acl@7.21.2".into()));
+    assert_eq!(
+        (other.pool.as_str(), other.ssh.line_limit, other.fence.clone()),
+        ("fast", 4096, Fencing::None)
+    );
     assert_eq!(other.topology.to_string(), "topology.rds.csi.srvlab.io/rack=2");
 }
