@@ -28,6 +28,11 @@ use crate::host::KubeletDir;
 /// Where kubelet looks, in its own directory.
 const REGISTRY: &str = "plugins_registry";
 
+/// What the socket's name begins with. kubelet sends its whole path as the request's `:authority`, percent-encoded, and in the
+/// name of a host HTTP allows no percent sign (RFC 3986, 3.2.2, as the WHATWG's URLs have it): the request would be refused
+/// unread. Before an `@`, in the place of a user, it is allowed.
+const USER: &str = "csi@";
+
 /// kubelet takes every 1.x for compatible.
 const CSI_VERSION: &str = "1.0.0";
 
@@ -52,7 +57,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The socket cannot be served.
-    #[error("cannot register with kubelet; if a separate registrar does that, give --register=false")]
+    #[error("cannot register with kubelet; if something else does that, give --register=false")]
     Socket(#[from] socket::Error),
     /// There is no such path.
     #[error("--csi-socket {} cannot be told to kubelet", path.display())]
@@ -66,7 +71,7 @@ pub enum Error {
 }
 
 impl Registration {
-    /// Makes the socket, by the name that node-driver-registrar gives to its own: two of them would undo each other's work.
+    /// Makes the socket.
     pub async fn bind(kubelet: &KubeletDir, csi: &Path, registry: &mut Registry) -> Result<Self, Error> {
         let endpoint = std::path::absolute(csi)
             .map_err(|source| Error::CsiSocket { path: csi.into(), source })?
@@ -79,7 +84,7 @@ impl Registration {
             .mode(0o750)
             .create(&folder)
             .map_err(|source| Error::Registry { path: folder.clone(), source })?;
-        let path = folder.join(format!("{DRIVER_NAME}-reg.sock"));
+        let path = folder.join(format!("{USER}{DRIVER_NAME}-reg.sock"));
         let listener = socket::bind(&path).await?;
         let standing = Standing::new(registry);
         Ok(Self { listener, socket: Socket(path), answers: Answers { endpoint, standing } })

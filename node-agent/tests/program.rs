@@ -78,7 +78,7 @@ impl Agent {
 
     /// Where kubelet finds it.
     fn registration(&self) -> PathBuf {
-        self.path("kubelet/plugins_registry/rds.csi.srvlab.io-reg.sock")
+        self.path("kubelet/plugins_registry/csi@rds.csi.srvlab.io-reg.sock")
     }
 
     /// Asks it to end, which it does well and without its socket for kubelet, and returns its log.
@@ -111,6 +111,15 @@ fn await_socket(socket: &Path) {
 
 fn channel(socket: &Path) -> Channel {
     Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap().connect_lazy()
+}
+
+/// A client like kubelet's: as grpc-go does, it sends the socket's path as the request's authority.
+fn kubelet(agent: &Agent) -> RegistrationClient<Channel> {
+    let socket = agent.registration();
+    let authority = socket.to_str().unwrap().replace('/', "%2F");
+    let origin = format!("http://{authority}").parse().unwrap();
+    let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
+    RegistrationClient::new(endpoint.origin(origin).connect_lazy())
 }
 
 /// A port that nobody had a moment ago.
@@ -236,7 +245,7 @@ async fn a_departing_agent_that_was_killed_leaves_no_socket_in_the_way() {
     agent.child = Agent::command(agent.folder.path(), &[PREFIX]).spawn().unwrap();
     await_socket(&agent.path("csi.sock"));
     await_socket(&agent.registration());
-    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    let mut kubelet = kubelet(&agent);
     assert_eq!(kubelet.get_info(InfoRequest {}).await.unwrap().into_inner().name, DRIVER_NAME);
     agent.end();
 }
@@ -249,7 +258,7 @@ async fn kubelet_finds_the_driver_asks_it_for_its_node_and_tells_how_that_went()
     let ready = || get(port, "/readyz");
     assert!(ready().contains("503") && ready().contains("kubelet has not asked"), "{}", ready());
 
-    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    let mut kubelet = kubelet(&agent);
     let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
     assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", DRIVER_NAME));
     assert_eq!(info.supported_versions, ["1.0.0"]);
@@ -276,7 +285,7 @@ async fn kubelet_finds_the_driver_asks_it_for_its_node_and_tells_how_that_went()
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kubelet_refused_is_logged_with_what_to_do() {
     let agent = Agent::start();
-    let mut kubelet = RegistrationClient::new(channel(&agent.registration()));
+    let mut kubelet = kubelet(&agent);
     let refused = RegistrationStatus { plugin_registered: false, error: "no such socket".into() };
     kubelet.notify_registration_status(refused).await.unwrap();
     let said = agent.end();
@@ -287,7 +296,7 @@ async fn what_kubelet_refused_is_logged_with_what_to_do() {
 }
 
 #[test]
-fn a_separate_registrar_is_left_alone() {
+fn who_else_registers_the_driver_is_left_alone() {
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
     let agent = Agent::start_with(&[PREFIX, ("--register", "false"), ("--admin-listen", &listen)]);
@@ -296,12 +305,12 @@ fn a_separate_registrar_is_left_alone() {
     assert!(!get(port, "/metrics").contains("rds_csi_registered"));
     agent.end();
 
-    let registrar = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(registrar.path().join("kubelet/plugins_registry")).unwrap();
-    let its = registrar.path().join("kubelet/plugins_registry/rds.csi.srvlab.io-reg.sock");
-    let _its = std::os::unix::net::UnixListener::bind(&its).unwrap();
-    let refused = Agent::command(registrar.path(), &[PREFIX]).output().unwrap();
+    let first = Agent::start();
+    let csi = first.path("second.sock");
+    let second = [PREFIX, ("--csi-socket", csi.to_str().unwrap())];
+    let refused = Agent::command(first.folder.path(), &second).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("--register=false"), "{said}");
-    assert!(its.exists());
+    assert!(first.registration().exists());
+    first.end();
 }
