@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
 use crate::inspect::{self, Connection, Volume};
+use crate::reads;
 use crate::volumes::Volumes;
 
 mod caller;
@@ -37,6 +38,8 @@ enum Error {
     NotManaged(#[from] NotManaged),
     #[error(transparent)]
     Inspect(#[from] inspect::Error),
+    #[error(transparent)]
+    Reads(#[from] reads::Error),
 }
 
 impl Failure for Error {
@@ -45,6 +48,7 @@ impl Failure for Error {
             Self::Caller(_) => Kind::Forbidden,
             Self::Malformed(_) | Self::NotManaged(_) => Kind::Invalid,
             Self::Inspect(error) => error.kind(),
+            Self::Reads(error) => error.kind(),
         }
     }
 }
@@ -75,12 +79,13 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         request: Request<wire::ListVolumesRequest>,
     ) -> Result<Response<wire::ListVolumesResponse>, Status> {
         self.check(Rpc::AgentListVolumes, &request).await?;
-        let volumes = Arc::clone(&self.volumes);
+        let (volumes, reads) = (Arc::clone(&self.volumes), self.volumes.reads.clone());
         let answer = move || {
             let volumes = inspect::all(&volumes)?.into_iter().map(told).collect();
             Ok::<_, Error>(wire::ListVolumesResponse { volumes })
         };
-        self.calls.run_blocking(Call::new(Rpc::AgentListVolumes), DEADLINE, answer).await
+        let look = async move { reads.run("every volume", DEADLINE, answer).await };
+        self.calls.run(Call::new(Rpc::AgentListVolumes), look).await
     }
 
     async fn get_volume(
@@ -88,7 +93,8 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         request: Request<wire::GetVolumeRequest>,
     ) -> Result<Response<wire::GetVolumeResponse>, Status> {
         self.check(Rpc::AgentGetVolume, &request).await?;
-        let volumes = Arc::clone(&self.volumes);
+        let (volumes, reads) = (Arc::clone(&self.volumes), self.volumes.reads.clone());
+        let what = format!("volume {:?}", request.get_ref().volume_id);
         let answer = move || {
             let wire::GetVolumeRequest { volume_id, nqn } = request.into_inner();
             let volume: VolumeId = volume_id.parse()?;
@@ -96,7 +102,8 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
             let volume = inspect::one(&volumes, &volume, &nqn)?.map(told);
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };
-        self.calls.run_blocking(Call::new(Rpc::AgentGetVolume), DEADLINE, answer).await
+        let look = async move { reads.run(what, DEADLINE, answer).await };
+        self.calls.run(Call::new(Rpc::AgentGetVolume), look).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the internal API tells the controller, told to people: JSON over plain HTTP, on loopback.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,7 +12,19 @@ use rds_csi_api::status;
 
 use crate::host::Host;
 use crate::inspect;
+use crate::reads;
 use crate::volumes::Volumes;
+
+/// A person waits no longer than the controller does.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Inspect(#[from] inspect::Error),
+    #[error(transparent)]
+    Reads(#[from] reads::Error),
+}
 
 /// `/debug/volumes`.
 pub fn router<H: Host>(volumes: Arc<Volumes<H>>) -> Router {
@@ -19,11 +32,14 @@ pub fn router<H: Host>(volumes: Arc<Volumes<H>>) -> Router {
 }
 
 async fn list<H: Host>(State(volumes): State<Arc<Volumes<H>>>) -> Response {
-    match tokio::task::spawn_blocking(move || inspect::all(&volumes)).await {
-        Ok(Ok(volumes)) => Json(volumes).into_response(),
-        Ok(Err(error)) => {
+    let reads = volumes.reads.clone();
+    match reads.run("every volume", DEADLINE, move || Ok(inspect::all(&volumes)?)).await {
+        Ok(volumes) => Json(volumes).into_response(),
+        Err(Error::Reads(error @ (reads::Error::Late { .. } | reads::Error::Full { .. }))) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+        }
+        Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", status::chain(&error))).into_response()
         }
-        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{panic}\n")).into_response(),
     }
 }

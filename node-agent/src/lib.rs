@@ -12,6 +12,7 @@ pub mod host;
 pub mod inspect;
 pub mod privilege;
 pub mod publish;
+pub mod reads;
 pub mod registration;
 pub mod run;
 pub mod stage;

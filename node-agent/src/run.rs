@@ -24,6 +24,7 @@ use crate::csi::{Node, Place};
 use crate::debug;
 use crate::host::{Initiator, Linux};
 use crate::privilege::Reduced;
+use crate::reads::Reads;
 use crate::registration::{Registration, Standing};
 use crate::volumes::{Records, Volumes};
 
@@ -52,8 +53,9 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let calls = Calls::new(&mut registry);
     let initiator = Initiator { nqn: HostNqn::of(&node), id: HostId::of(&node) };
     let host = Linux::new(initiator.clone());
+    let records = Records::open(&state_dir)?;
     let volumes =
-        Arc::new(Volumes { host, records: Records::open(&state_dir)?, kubelet: kubelet.clone(), prefix });
+        Arc::new(Volumes { host, records, kubelet: kubelet.clone(), prefix, reads: Reads::default() });
 
     let tls = ServerTlsConfig::new()
         .identity(TlsIdentity::from_pem(certificate, key))
@@ -102,9 +104,10 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
             UnixListenerStream::new(csi_listener),
             tasks.shutdown().cancelled_owned(),
         );
+    let draining = calls.clone();
     tasks.spawn("the CSI server", async move {
         let outcome = csi.await;
-        calls.drain().await;
+        draining.drain().await;
         Ok(outcome?)
     });
     if let Some(registration) = registration {
@@ -112,6 +115,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         tasks.spawn("the registration with kubelet", async move { Ok(serving.await?) });
     }
     let outcome = tasks.run(GRACE).await;
+    calls.tell_left();
     telemetry.shutdown().await;
     Ok(outcome?)
 }

@@ -14,6 +14,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::host::{self, Attachment, DeviceNumber, Found, Host, KubeletPath, Usage};
+use crate::reads;
 use crate::volumes::Volumes;
 use crate::volumes::health::{self, Condition, Facts, Used};
 use crate::volumes::record::{self, Form};
@@ -68,14 +69,8 @@ pub enum Error {
         path: PathBuf,
     },
     /// The machine does not say.
-    #[error(
-        "the node's kernel does not say within {} s how volume {volume} is: see its log for hung tasks",
-        LOOK_TIME.as_secs()
-    )]
-    Silent {
-        /// Which volume.
-        volume: VolumeId,
-    },
+    #[error(transparent)]
+    Reads(#[from] reads::Error),
     /// A thread ended before its work was done.
     #[error("the driver has a bug")]
     Thread(#[from] JoinError),
@@ -91,7 +86,7 @@ impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Unknown { .. } | Self::Elsewhere { .. } => Kind::Missing,
-            Self::Silent { .. } => Kind::Unsure,
+            Self::Reads(error) => error.kind(),
             Self::Thread(_) => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
@@ -160,12 +155,9 @@ pub async fn stats<H: Host>(
     let volume = wanted.volume.clone();
     let look = {
         let (volumes, wanted) = (Arc::clone(&volumes), wanted.clone());
-        spawn_blocking(move || observe(&volumes, &wanted))
+        move || observe(&volumes, &wanted)
     };
-    let Ok(seen) = timeout(LOOK_TIME, look).await else {
-        return Err(Error::Silent { volume });
-    };
-    let Seen { facts, place } = seen??;
+    let Seen { facts, place } = volumes.reads.run(format!("volume {volume}"), LOOK_TIME, look).await?;
     let condition = health::judge(&facts);
     let device = match &facts.used {
         Used::Block(_) => {

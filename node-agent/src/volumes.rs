@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rds_csi_api::{ManagedPrefix, VolumeId};
 
 use crate::host::{Error, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
+use crate::reads::Reads;
 
 pub mod health;
 pub mod record;
@@ -23,6 +24,8 @@ pub struct Volumes<H> {
     pub kubelet: KubeletDir,
     /// Which subsystems are ours.
     pub prefix: ManagedPrefix,
+    /// Who looks at them.
+    pub reads: Reads,
 }
 
 impl<H: Host> Volumes<H> {

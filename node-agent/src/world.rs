@@ -6,6 +6,7 @@ use rds_csi_api::{Bytes, FsType, ManagedPrefix, Nqn, Portal, ReconnectPolicy, Vo
 
 use crate::host::fake::{FakeHost, Holds};
 use crate::host::{KubeletDir, KubeletPath, ManagedNqn, MountOptions, Target};
+use crate::reads::Reads;
 use crate::volumes::{Records, Volumes};
 use crate::{publish, stage, unpublish, unstage};
 
@@ -37,6 +38,7 @@ fn volumes(host: &FakeHost, state: &Path) -> Volumes<FakeHost> {
         records: Records::open(state).unwrap(),
         kubelet: KubeletDir::imagined("/var/lib/kubelet"),
         prefix: prefix(),
+        reads: Reads::default(),
     }
 }
 

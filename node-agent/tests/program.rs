@@ -15,6 +15,7 @@ use rds_csi_api::plugin_registration::registration_client::RegistrationClient;
 use rds_csi_api::plugin_registration::{InfoRequest, RegistrationStatus};
 use rds_csi_api::{DRIVER_NAME, csi};
 use rds_csi_node_agent::privilege::KEPT;
+use rustix::fs::{FileType, Mode};
 use rustix::thread::CapabilitySet;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -200,6 +201,42 @@ fn every_thread_of_it_has_given_up_what_it_does_not_use() {
     }
     assert!(threads > 1, "the runtime has threads");
     agent.end();
+}
+
+/// A record that is a named pipe nobody writes to stands for a system call that does not return.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_hangs_keeps_no_other_volume_and_not_the_process_and_is_told() {
+    let port = free_port();
+    let agent = Agent::start_with(&[PREFIX, ("--admin-listen", &format!("127.0.0.1:{port}"))]);
+    let hung = agent.path("state/pvc-hung.json");
+    rustix::fs::mknodat(rustix::fs::CWD, &hung, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let unstage = |volume: &str| csi::NodeUnstageVolumeRequest {
+        volume_id: volume.into(),
+        staging_target_path: agent.path("kubelet/staging").to_str().unwrap().to_owned(),
+    };
+    let (mut node, request) = (NodeClient::new(agent.socket()), unstage("pvc-hung"));
+    let waiting = tokio::spawn(async move { node.node_unstage_volume(request).await });
+    let end = Instant::now() + Duration::from_secs(30);
+    while !get(port, "/metrics").contains(r#"rds_csi_operations_running{rpc="NodeUnstageVolume"} 1"#) {
+        assert!(Instant::now() < end, "the call does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut node = NodeClient::new(agent.socket());
+    node.node_unstage_volume(unstage("pvc-well")).await.unwrap();
+    let status = node.node_unstage_volume(unstage("pvc-hung")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    let page = get(port, "/debug/volumes");
+    assert!(page.contains("503") && page.contains("does not say within 5 s"), "{page}");
+    drop(node);
+
+    let asked = Instant::now();
+    let log = agent.end();
+    assert!(asked.elapsed() < Duration::from_secs(35), "kubelet would have killed it");
+    let left: Vec<_> = log.lines().filter(|line| line.contains("still runs and is left")).collect();
+    assert_eq!(left.len(), 1, "{log}");
+    let told = ["WARN", "NodeUnstageVolume", "volume=pvc-hung", "seconds="];
+    assert!(told.iter().all(|word| left[0].contains(word)), "{}", left[0]);
+    assert!(waiting.await.unwrap().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

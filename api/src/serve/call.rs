@@ -3,8 +3,9 @@
 //! tonic drops a handler half-way when its client leaves, which would cut an operation in two between `connect` and `mount`.
 //! So the work runs in a task of its own that owns the volume's lock, and the handler only waits for it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -34,6 +35,7 @@ pub struct Calls {
     locks: VolumeLocks,
     tracker: TaskTracker,
     metrics: Arc<Metrics>,
+    running: Running,
 }
 
 /// What a call is about: which RPC, which volume, and which trace it belongs to.
@@ -71,6 +73,7 @@ impl Calls {
             locks: VolumeLocks::default(),
             tracker: TaskTracker::new(),
             metrics: Arc::new(Metrics::register(registry)),
+            running: Running::default(),
         }
     }
 
@@ -123,6 +126,24 @@ impl Calls {
         self.tracker.wait().await;
     }
 
+    /// The calls that run now, the oldest first.
+    pub fn running(&self) -> Vec<RunningCall> {
+        self.running.calls().values().cloned().collect()
+    }
+
+    /// Says which calls are left where they are, when the process ends without them.
+    pub fn tell_left(&self) {
+        for RunningCall { rpc, volume, begun } in self.running() {
+            let (_, method) = rpc.path();
+            tracing::warn!(
+                volume = volume.as_ref().map(field::display),
+                seconds = begun.elapsed().as_secs(),
+                "{method} still runs and is left: what it did stays, and its repeat goes on from there; \
+                 look at the kernel log for a hung device"
+            );
+        }
+    }
+
     fn begin(&self, call: Call<'_>) -> Result<Life, Status> {
         let (service, method) = call.rpc.path();
         let span = tracing::info_span!(
@@ -150,7 +171,15 @@ impl Calls {
             }
         };
         self.metrics.running.get_or_create(&call.rpc.into()).inc();
-        Ok(Life { rpc: call.rpc, span, begun, metrics: self.metrics.clone(), _guard: guard })
+        let running = self.running.add(RunningCall { rpc: call.rpc, volume: call.volume.cloned(), begun });
+        Ok(Life {
+            rpc: call.rpc,
+            span,
+            begun,
+            metrics: self.metrics.clone(),
+            _running: running,
+            _guard: guard,
+        })
     }
 }
 
@@ -165,6 +194,7 @@ struct Life {
     span: Span,
     begun: Instant,
     metrics: Arc<Metrics>,
+    _running: RunningGuard,
     _guard: Option<VolumeGuard>,
 }
 
@@ -194,6 +224,47 @@ impl Life {
 impl Drop for Life {
     fn drop(&mut self) {
         self.metrics.running.get_or_create(&self.rpc.into()).dec();
+    }
+}
+
+/// A call that runs.
+#[derive(Debug, Clone)]
+pub struct RunningCall {
+    /// The RPC.
+    pub rpc: Rpc,
+    /// The volume that it changes.
+    pub volume: Option<VolumeId>,
+    /// Since when it runs.
+    pub begun: Instant,
+}
+
+/// The calls that run, in the order in which they began.
+#[derive(Debug, Clone, Default)]
+struct Running(Arc<Mutex<BTreeMap<u64, RunningCall>>>);
+
+impl Running {
+    fn add(&self, call: RunningCall) -> RunningGuard {
+        let mut calls = self.calls();
+        let number = calls.last_key_value().map_or(0, |(last, _)| last + 1);
+        calls.insert(number, call);
+        RunningGuard { running: self.clone(), number }
+    }
+
+    /// A map stays whole if a thread panicked beside it.
+    fn calls(&self) -> MutexGuard<'_, BTreeMap<u64, RunningCall>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends with the call.
+struct RunningGuard {
+    running: Running,
+    number: u64,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.running.calls().remove(&self.number);
     }
 }
 

@@ -104,6 +104,9 @@ async fn a_hung_system_call_keeps_its_volume_and_no_other() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
+    let left = calls.running();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!((left[0].rpc, left[0].volume.as_ref()), (call, Some(&id)));
     let again =
         calls.run_blocking(Call::on(call, &id), Duration::from_mins(1), || Ok::<_, PoolFull>(())).await;
     assert_eq!(again.unwrap_err().code(), Code::Aborted);
@@ -113,6 +116,7 @@ async fn a_hung_system_call_keeps_its_volume_and_no_other() {
     assert!(other.is_ok());
     wake.send(()).unwrap();
     calls.drain().await;
+    assert!(calls.running().is_empty());
     assert!(calls.locks.try_lock(&id).is_ok());
 }
 
