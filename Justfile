@@ -7,7 +7,7 @@ cache := env("RDS_CSI_CACHE", env("XDG_CACHE_HOME", env("HOME") / ".cache") / "r
 cargo_deny_version := "0.20.2"
 cargo_deny := cache / "tools/cargo-deny-" + cargo_deny_version / "bin/cargo-deny"
 go_tools := justfile_directory() / "integration/tools"
-csi_sanity := cache / "tools/csi-sanity-" + sha256_file(go_tools / "go.sum") / "csi-sanity"
+csi_sanity := cache / "tools/csi-sanity-" + sha256_file(go_tools / "csi-sanity/go.sum")
 
 [private]
 default:
@@ -39,9 +39,9 @@ demo *args: build
     cargo run --quiet --bin rds-csi-demo -- "$@"
 
 # Hold the wire contract against upstream's, and both programs against csi-sanity on microVMs (--focus REGEX: some specs)
-conformance *args: build _csi-sanity
+conformance *args: build (_go-tools "csi-sanity" csi_sanity)
     cargo test --quiet --package rds-csi-api --test wire_contract
-    cargo run --quiet --bin rds-csi-conformance -- --csi-sanity "{{ csi_sanity }}" "$@"
+    cargo run --quiet --bin rds-csi-conformance -- --csi-sanity "{{ csi_sanity }}/csi-sanity" "$@"
 
 # Run the RouterOS simulator by hand, to ssh into it and look
 simulator *args:
@@ -93,22 +93,5 @@ _cargo-deny:
     fi
 
 [private]
-_csi-sanity:
-    #!/usr/bin/env bash
-    set -euo pipefail
-    if [[ -x "{{ csi_sanity }}" ]]; then exit; fi
-    command -v go >/dev/null || { echo "go is missing: run this by ./just, which installs it" >&2; exit 1; }
-    echo "building csi-sanity (about a minute, once per machine)" >&2
-    mkdir -p "{{ parent_directory(csi_sanity) }}"
-    # A Go that is older than go.mod asks for fetches a newer one. Before 1.21, as in Debian 12, it does not know how, but the
-    # newer one is a module like any other.
-    if [[ -z "$(go env GOTOOLCHAIN)" ]]; then
-        wanted=$(sed -n 's/^go //p' "{{ go_tools }}/go.mod")
-        platform="$(go env GOHOSTOS)-$(go env GOHOSTARCH)"
-        newer=$(cd / && go mod download -json "golang.org/toolchain@v0.0.1-go$wanted.$platform" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-        chmod +x "$newer"/bin/* "$newer"/pkg/tool/*/*
-        export PATH="$newer/bin:$PATH"
-    fi
-    flock "{{ cache }}/tools/lock" env -C "{{ go_tools }}" GOTOOLCHAIN=auto \
-        go build -o "{{ csi_sanity }}.new" github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity
-    mv "{{ csi_sanity }}.new" "{{ csi_sanity }}"
+_go-tools module out:
+    integration/tools/build "{{ module }}" "{{ out }}"
