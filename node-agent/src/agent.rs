@@ -98,8 +98,9 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         let answer = move || {
             let wire::GetVolumeRequest { volume_id, nqn } = request.into_inner();
             let volume: VolumeId = volume_id.parse()?;
-            let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
-            let volume = inspect::one(&volumes, &volume, &nqn)?.map(told);
+            // An asker who means another volume than it says is told so, and nothing else.
+            ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
+            let volume = inspect::one(&volumes, &volume)?.map(told);
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };
         let look = async move { reads.run(what, DEADLINE, answer).await };
@@ -108,7 +109,7 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
 }
 
 fn told(volume: Volume) -> wire::Volume {
-    let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders } = volume;
+    let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders, damage } = volume;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let connection = match connection {
         Connection::Absent => wire::Connection::Absent,
@@ -123,6 +124,7 @@ fn told(volume: Volume) -> wire::Volume {
         staging_path: staging_path.map(text).unwrap_or_default(),
         publish_paths: publish_paths.into_iter().map(text).collect(),
         holders: holders.into_iter().map(holder).collect(),
+        damage: damage.unwrap_or_default(),
     }
 }
 

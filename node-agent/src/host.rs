@@ -25,6 +25,7 @@ mod nvme;
 pub mod probe;
 mod superblock;
 mod uevent;
+mod unfinished;
 
 pub use device_node::Found;
 pub use error::Error;
@@ -34,6 +35,7 @@ pub use kubelet_path::{KubeletDir, KubeletPath};
 pub use linux::Linux;
 pub use mount::{Mount, MountOptions, Mounts};
 pub use probe::{Blank, Content, Fit, Signature};
+pub use unfinished::Unfinished;
 
 /// What the verbs ask of the machine. [`Linux`] is the machine; `fake::FakeHost` behaves like one, in memory.
 pub trait Host: Send + Sync + 'static {
@@ -62,8 +64,19 @@ pub trait Host: Send + Sync + 'static {
     /// Ends every connection to the subsystem, and waits until the kernel knows it no more.
     fn disconnect(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error>;
 
+    /// Ends every connection to a subsystem that does not answer, although something may be mounted from it: what was written
+    /// and did not arrive is lost. What is mounted stays, of a device that is gone for good.
+    fn abandon(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error>;
+
+    /// Whether a block device has this number now. The number of one that is gone is not given to another while anything is
+    /// mounted from it or has it open.
+    fn device_is_there(&self, number: DeviceNumber) -> Result<bool, Error>;
+
     /// What is on the device.
     fn probe(&self, device: &Device) -> Result<Content, Error>;
+
+    /// Makes a device blank that holds nothing but the beginnings of a filesystem.
+    fn wipe(&self, unfinished: Unfinished) -> Result<(), Error>;
 
     /// Makes a filesystem. The proof that nothing is there is used up by it.
     fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error>;
@@ -101,6 +114,10 @@ pub trait Host: Send + Sync + 'static {
     /// Unmounts the topmost layer.
     fn unmount(&self, at: &KubeletPath) -> Result<(), Error>;
 
+    /// Takes the topmost layer away though files on it may be open. Its device must be gone for good, so that nothing of it can
+    /// be written anywhere any more.
+    fn detach_dead(&self, at: &KubeletPath) -> Result<(), Error>;
+
     /// What is at a path, below any mount.
     fn found_at(&self, at: &KubeletPath) -> Result<Found, Error>;
 
@@ -118,7 +135,7 @@ pub trait Host: Send + Sync + 'static {
 
     /// Whatever keeps any of these devices busy: mounts in every mount namespace, devices on top, open files. An answer
     /// without holders means that somebody looked everywhere.
-    fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error>;
+    fn holders(&self, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error>;
 }
 
 /// How the kernel knows a block device: the numbers that a device node carries.

@@ -2,15 +2,15 @@
 //!
 //! It changes nothing and takes no lock, so it answers while a volume is being staged or hangs.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rds_csi_api::status::chain;
 use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
 use serde::Serialize;
 
-use crate::host::{self, Attachment, Device, Holder, Host, ManagedNqn};
-use crate::volumes::Volumes;
-use crate::volumes::record::{self, Form, Record};
+use crate::host::{self, Attachment, Device, Holder, Host};
+use crate::volumes::record::{self, Form, Listing, Record};
+use crate::volumes::{self, Volumes};
 
 /// A volume of which something is left on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,6 +30,8 @@ pub struct Volume {
     pub publish_paths: Vec<PathBuf>,
     /// Whatever keeps the device busy.
     pub holders: Vec<Holder>,
+    /// Why not everything is known of it: its record cannot be read.
+    pub damage: Option<String>,
 }
 
 /// How a volume is connected.
@@ -53,6 +55,9 @@ pub enum Error {
     /// A record could not be read.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -60,39 +65,61 @@ impl Failure for Error {
         match self {
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }
 
-/// Every volume of which there is a record or a connection.
+/// What is known of a volume before the machine is asked.
+struct Known {
+    volume: VolumeId,
+    nqn: Nqn,
+    record: Option<Record>,
+    damage: Option<String>,
+}
+
+/// Every volume of which there is a record or a connection. A record that cannot be read is its own volume's trouble only.
 pub fn all<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Volume>, Error> {
-    let mut known = BTreeMap::new();
+    let Listing { records, damaged } = volumes.records.list()?;
+    let mut known: Vec<_> = records
+        .into_iter()
+        .map(|record| Known {
+            volume: record.volume.clone(),
+            nqn: record.nqn.clone(),
+            record: Some(record),
+            damage: None,
+        })
+        .collect();
+    for (volume, error) in damaged {
+        tracing::warn!(%volume, "{}", chain(&error));
+        let nqn = Nqn::of_volume(&volume);
+        known.push(Known { volume, nqn, record: None, damage: Some(chain(&error)) });
+    }
     for nqn in volumes.host.subsystems()? {
-        if let Some(volume) = volumes.prefix.volume(&nqn) {
-            known.insert(nqn, (volume, None));
+        let Some(volume) = volumes.prefix.volume(&nqn) else { continue };
+        if known.iter().all(|known| known.nqn != nqn) {
+            known.push(Known { volume, nqn, record: None, damage: None });
         }
     }
-    for record in volumes.records.list()? {
-        known.insert(record.nqn.clone(), (record.volume.clone(), Some(record)));
-    }
+    known.sort_by(|one, other| (&one.volume, &one.nqn).cmp(&(&other.volume, &other.nqn)));
     look(volumes, known)
 }
 
-/// One volume, under the NQN that the asker knows or any other that this node knows it by. None means that nothing is left.
-pub fn one<H: Host>(
-    volumes: &Volumes<H>,
-    volume: &VolumeId,
-    nqn: &ManagedNqn,
-) -> Result<Option<Volume>, Error> {
-    let mut known = BTreeMap::new();
-    for nqn in volumes.connections(volume)?.into_iter().chain([nqn.clone()]) {
-        if volumes.host.attachment(nqn.as_nqn())? != Attachment::Absent {
-            known.insert(nqn.as_nqn().clone(), (volume.clone(), None));
-        }
-    }
-    if let Some(record) = volumes.records.read(volume)? {
-        known.insert(record.nqn.clone(), (volume.clone(), Some(record)));
-    }
+/// One volume, under any NQN that this node knows it by. None means that nothing is left.
+pub fn one<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<Option<Volume>, Error> {
+    let record = volumes.records.read(volume)?;
+    let mut known: Vec<_> = volumes
+        .connections(volume)?
+        .into_iter()
+        .filter(|nqn| record.as_ref().is_none_or(|record| record.nqn != *nqn.as_nqn()))
+        .map(|nqn| Known { volume: volume.clone(), nqn: nqn.as_nqn().clone(), record: None, damage: None })
+        .collect();
+    known.extend(record.map(|record| Known {
+        volume: volume.clone(),
+        nqn: record.nqn.clone(),
+        record: Some(record),
+        damage: None,
+    }));
     // Connected under two names it is the one that holds something that matters.
     let mut found = look(volumes, known)?;
     found.sort_by_key(|volume| (volume.holders.len(), volume.connection != Connection::Absent));
@@ -100,36 +127,35 @@ pub fn one<H: Host>(
 }
 
 /// Holders are looked for once, for all devices together.
-fn look<H: Host>(
-    volumes: &Volumes<H>,
-    known: BTreeMap<Nqn, (VolumeId, Option<Record>)>,
-) -> Result<Vec<Volume>, Error> {
+fn look<H: Host>(volumes: &Volumes<H>, known: Vec<Known>) -> Result<Vec<Volume>, Error> {
     let mut seen = Vec::new();
-    for (nqn, (volume, record)) in known {
-        let attachment = volumes.host.attachment(&nqn)?;
-        seen.push((nqn, volume, record, attachment));
+    for known in known {
+        let shared = known.record.is_some() && !volumes.records.namesakes(&known.volume)?.is_empty();
+        let its = !shared || volumes.connections(&known.volume)?.iter().any(|nqn| *nqn.as_nqn() == known.nqn);
+        let attachment = if its { volumes.host.attachment(&known.nqn)? } else { Attachment::Absent };
+        let mut devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
+        if let Some(record) = &known.record {
+            devices.extend(volumes.dead(record)?);
+        }
+        seen.push((known, attachment, devices));
     }
-    let devices: Vec<_> = seen.iter().filter_map(|(.., attachment)| attachment.device()).collect();
+    let devices: Vec<_> = seen.iter().flat_map(|(.., devices)| devices).copied().collect();
     let holders = volumes.host.holders(&devices)?;
-    seen.iter()
-        .map(|(nqn, volume, record, attachment)| {
-            let device = attachment.device();
+    seen.into_iter()
+        .map(|(Known { volume, nqn, record, damage }, attachment, devices)| {
             Ok(Volume {
-                volume: volume.clone(),
-                nqn: nqn.clone(),
+                volume,
+                nqn,
                 connection: match attachment {
                     Attachment::Absent | Attachment::Lost => Connection::Absent,
                     Attachment::Connecting(_) => Connection::Connecting,
                     Attachment::Live(_) => Connection::Live,
                 },
-                device: device.map(Device::path),
-                staging_path: staging_path(volumes, record.as_ref(), attachment)?,
+                device: attachment.device().map(Device::path),
+                staging_path: staging_path(volumes, record.as_ref(), &attachment)?,
                 publish_paths: record.as_ref().map_or(Ok(Vec::new()), |record| volumes.published(record))?,
-                holders: holders
-                    .iter()
-                    .filter(|holder| device.is_some_and(|device| device.number == holder.device))
-                    .cloned()
-                    .collect(),
+                holders: holders.iter().filter(|holder| devices.contains(&holder.device)).cloned().collect(),
+                damage,
             })
         })
         .collect()

@@ -22,4 +22,6 @@ pub mod unstage;
 pub mod volumes;
 
 #[cfg(test)]
+mod restart;
+#[cfg(test)]
 mod world;

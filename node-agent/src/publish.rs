@@ -1,17 +1,19 @@
 //! NodePublishVolume: from a staged volume to a path that kubelet gives to a pod.
 //!
 //! A filesystem is bound from the staging path. A block device gets a node of its own at the target path, made by mknod.
-//! (1) The volume is staged, as what is asked for, under the name the controller says. (2) The target is written down. (3) The
+//! (1) The volume is staged, as what is asked for, under the name the controller says. One that an earlier driver staged has no
+//! record, and is taken over if it is exactly this one. (2) The target is written down. (3) The
 //! directory or node is made; what is stale there is replaced. (4) A read-only bind is made read-only.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
+use rds_csi_api::{Failure, Kind, Nqn, Portal, VolumeId};
 
-use crate::host::{self, Device, Found, Host, KubeletPath};
-use crate::volumes::Volumes;
+use crate::host::{self, Device, DeviceNumber, Found, Host, KubeletPath};
 use crate::volumes::record::{self, Form, Record};
 use crate::volumes::undo::{self, Made};
+use crate::volumes::{self, Volumes};
 
 /// More than any way through [`next`] has.
 const MOST_STEPS: usize = 8;
@@ -23,6 +25,8 @@ pub struct Wanted {
     pub volume: VolumeId,
     /// What the controller says it is exported as.
     pub nqn: Nqn,
+    /// And where.
+    pub portal: Portal,
     /// Where it is staged.
     pub staging: KubeletPath,
     /// Where the pod is to find it.
@@ -126,6 +130,9 @@ pub enum Error {
     /// It could not be written down.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -140,6 +147,7 @@ impl Failure for Error {
             Self::Endless => Kind::Bug,
             Self::Host(error) | Self::Target(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }
@@ -166,6 +174,10 @@ enum Target {
     Unmounted(Found),
     /// The volume's filesystem.
     Bound(Writing),
+    /// A device file that an earlier driver mounted there, of the device with this number.
+    BoundNode(DeviceNumber),
+    /// A filesystem whose device is gone for good.
+    Dead,
     /// Another filesystem.
     Other(String),
 }
@@ -177,6 +189,8 @@ enum Step {
     Bind,
     MakeReadOnly,
     MakeNode(Device),
+    Unmount,
+    DetachDead,
     RemoveStale,
     Done,
     Refuse(Error),
@@ -196,12 +210,16 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
     let Volumes { host, .. } = volumes;
     let target = &wanted.target;
     for _ in 0..MOST_STEPS {
-        let record = volumes.records.read(&wanted.volume)?;
+        let written = volumes.records.read(&wanted.volume)?;
+        let record = match &written {
+            Some(record) => Some(record.clone()),
+            None => unrecorded(volumes, wanted)?,
+        };
         let (staged, at) = observe(volumes, wanted, record.as_ref())?;
         let step = next(wanted, staged, at);
         let _span = tracing::info_span!("publish", otel.name = step.name()).entered();
         if let (Some(record), false) = (record, matches!(step, Step::Refuse(_))) {
-            remember(volumes, wanted, record, made)?;
+            remember(volumes, wanted, record, written, made)?;
             if let Some(target) = &wanted.connection {
                 host.retune(target)?;
             }
@@ -217,6 +235,8 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
                 host.bind(&wanted.staging, target)?;
                 made.push(Made::Mount(target.clone()));
             }
+            Step::Unmount => host.unmount(target)?,
+            Step::DetachDead => host.detach_dead(target)?,
             Step::MakeReadOnly => host.make_read_only(target)?,
             Step::RemoveStale => host.remove_node(target)?,
             Step::MakeNode(device) => {
@@ -232,15 +252,40 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
 fn remember<H: Host>(
     volumes: &Volumes<H>,
     wanted: &Wanted,
-    before: Record,
+    mut record: Record,
+    before: Option<Record>,
     made: &mut Vec<Made>,
 ) -> Result<(), Error> {
-    let mut record = before.clone();
     if record.published.insert(wanted.target.as_path().into()) {
         volumes.records.write(&record)?;
-        made.push(Made::Record { volume: wanted.volume.clone(), before: Some(before) });
+        made.push(Made::Record { volume: wanted.volume.clone(), before });
     }
     Ok(())
+}
+
+/// The record of a volume that is staged and was never written down, as the driver before this one left it: its own subsystem,
+/// connected to where the controller says, and at the staging path exactly what staging would make.
+fn unrecorded<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<Record>, Error> {
+    let host = &volumes.host;
+    let Wanted { volume, nqn, portal, staging, usage, .. } = wanted;
+    let known = volumes.connections(volume)?.iter().any(|known| known.as_nqn() == nqn);
+    if !known || host.portals(nqn)?.iter().any(|live| live != portal) {
+        return Ok(None);
+    }
+    let attachment = host.attachment(nqn)?;
+    let (Some(device), mounts) = (attachment.device(), host.mounts()?) else { return Ok(None) };
+    let form = match (usage, mounts.top(staging)) {
+        (Usage::Block, None) => Form::Block,
+        (Usage::Filesystem(_), Some(mount)) if mount.device == device.number => {
+            match mount.filesystem.parse() {
+                Ok(fs) => Form::Filesystem(fs),
+                Err(_) => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
+    let (volume, nqn, staging) = (volume.clone(), nqn.clone(), staging.as_path().into());
+    Ok(Some(Record { volume, nqn, portal: *portal, form, staging, published: BTreeSet::new() }))
 }
 
 fn observe<H: Host>(
@@ -281,7 +326,11 @@ fn observe<H: Host>(
     };
     let target = match mounts.top(&wanted.target) {
         None => Target::Unmounted(host.found_at(&wanted.target).map_err(Error::Target)?),
-        Some(mount) if mount.device != device.number => Target::Other(mount.source.clone()),
+        Some(mount) if mount.device != device.number => match host.found_at(&wanted.target) {
+            _ if volumes.is_dead(&mounts, &wanted.target)? => Target::Dead,
+            Ok(Found::Node(number)) => Target::BoundNode(number),
+            _ => Target::Other(mount.source.clone()),
+        },
         Some(mount) if mount.is_read_only() => Target::Bound(Writing::Forbidden),
         Some(_) => Target::Bound(Writing::Allowed),
     };
@@ -302,6 +351,7 @@ fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
             Step::Refuse(Error::OtherForm { volume: wanted.volume.clone(), staged })
         }
         (_, Target::Other(source)) => taken(&source),
+        (_, Target::Dead) => Step::DetachDead,
 
         (Staged::Filesystem(Writing::Forbidden), _)
             if wanted.usage == Usage::Filesystem(Writing::Allowed) =>
@@ -319,6 +369,9 @@ fn next(wanted: &Wanted, staged: Staged, target: Target) -> Step {
             Found::Node(_) | Found::EmptyFile | Found::Other => taken("something that is no directory"),
         },
 
+        (Staged::Filesystem(_), Target::BoundNode(_)) => taken("a mounted device file"),
+        (Staged::Block(device), Target::BoundNode(number)) if number == device.number => Step::Done,
+        (Staged::Block(_), Target::BoundNode(_)) => Step::Unmount,
         (Staged::Block(_), Target::Bound(_)) => taken("a mount of the volume, which is a block volume,"),
         (Staged::Block(device), Target::Unmounted(found)) => match found {
             Found::Node(number) if number == device.number => Step::Done,
@@ -339,6 +392,8 @@ impl Step {
             Self::Bind => "bind",
             Self::MakeReadOnly => "make read-only",
             Self::MakeNode(_) => "make the device node",
+            Self::Unmount => "unmount the stale node",
+            Self::DetachDead => "detach a dead mount",
             Self::RemoveStale => "remove the stale node",
             Self::Done => "done",
             Self::Refuse(_) => "refuse",

@@ -1,19 +1,21 @@
 //! NodeStageVolume: from an attached volume to a device that is connected, and a filesystem that is mounted.
 //!
-//! (1) The record is written. (2) The subsystem is connected and its device waited for. (3) The device is checked: it is the one,
-//! and large enough. A block volume is staged then. (4) The device is probed, and formatted only if proven blank. (5) It is
-//! mounted, and repaired only if it does not mount. (6) The filesystem grows if it is smaller than the device.
+//! (1) What is left of an earlier attachment is ended: a connection under another name that nobody uses, and at the staging path a
+//! mount whose device is gone for good. (2) The record is written. (3) The subsystem is connected and its device waited for.
+//! (4) The device is checked: it is the one, and large enough. A block volume is staged then. (5) The device is probed, and
+//! formatted only if proven blank; a format that was cut off is wiped first. (6) It is mounted, and repaired only if it does not
+//! mount. (7) The filesystem grows if it is smaller than the device.
 
 mod error;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, Portal, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, Portal, VolumeId};
 
 use crate::host::{
-    self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, MountOptions, Signature,
-    Target,
+    self, Attachment, Blank, Connected, Content, Device, Fit, Holder, Host, KubeletPath, ManagedNqn,
+    MountOptions, Signature, Target, Unfinished, Use,
 };
 use crate::volumes::Volumes;
 use crate::volumes::record::{Form, Record};
@@ -24,8 +26,11 @@ pub use error::Error;
 /// How long a connection may take to become a device: nearly all of it is the array's.
 const DEVICE_TIME: Duration = Duration::from_secs(30);
 
-/// More than any way through [`next`] has.
-const MOST_STEPS: usize = 8;
+/// How long an old connection may take to go.
+const DISCONNECT_TIME: Duration = Duration::from_secs(30);
+
+/// More than any way through [`next`] has, with some layers of dead mounts.
+const MOST_STEPS: usize = 16;
 
 /// What kubelet asks for.
 #[derive(Debug, Clone)]
@@ -77,7 +82,9 @@ enum Observed {
     /// A device, and what is at the staging path.
     Ready(Device, Staged),
     /// The volume is connected under the name of an earlier attachment.
-    Renamed(Nqn),
+    Renamed(ManagedNqn, Old),
+    /// The topmost mount at this path is of a device that is gone for good.
+    Dead(KubeletPath),
     /// A volume of another array, in the same slot, is on this node.
     Namesake(VolumeId),
     /// The volume is connected to where it was at an earlier attachment.
@@ -88,6 +95,18 @@ enum Observed {
     Elsewhere(PathBuf),
     /// The volume is staged as something else.
     OtherForm(Form),
+}
+
+/// How the connection of an earlier attachment is.
+#[derive(Debug)]
+enum Old {
+    /// Nothing uses it.
+    Idle,
+    /// It does not work, and nothing uses it but mounts that were made for kubelet. What they have not written must not reach the
+    /// volume any more: somebody else may have written to it since.
+    Stuck,
+    /// Something uses it.
+    InUse(Vec<Holder>),
 }
 
 /// What is at the staging path.
@@ -106,8 +125,12 @@ enum Staged {
 /// What to do next.
 #[derive(Debug)]
 enum Step {
+    Disconnect(ManagedNqn),
+    Abandon(ManagedNqn),
+    DetachDead(KubeletPath),
     Connect,
     Await,
+    Wipe(Unfinished),
     Format(Blank, FsType),
     Mount(Device, FsType, MountOptions),
     Grow(Device, FsType),
@@ -147,6 +170,18 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
         match step {
             Step::Refuse(error) => return Err(error),
             Step::Done => return remember(volumes, wanted, made),
+            Step::Disconnect(old) => {
+                tracing::info!(%old, "the connection of an earlier attachment is ended");
+                host.disconnect(&old, DISCONNECT_TIME)?;
+            }
+            Step::Abandon(old) => {
+                tracing::warn!(%old, "the connection of an earlier attachment is ended, with what it had not written yet");
+                host.abandon(&old, DISCONNECT_TIME)?;
+            }
+            Step::DetachDead(at) => {
+                tracing::warn!(%at, "a mount whose device is gone for good is taken away");
+                host.detach_dead(&at)?;
+            }
             Step::Connect => {
                 remember(volumes, wanted, made)?;
                 // Once more, now that our own record is there: of two namesakes that are staged at once, one at least sees the other.
@@ -160,6 +195,12 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
             Step::Await => {
                 remember(volumes, wanted, made)?;
                 host.wait_for_device(&wanted.target.nqn, DEVICE_TIME)?;
+            }
+            Step::Wipe(unfinished) => {
+                remember(volumes, wanted, made)?;
+                check_unused(host, wanted, unfinished.device())?;
+                tracing::warn!(device = %unfinished.device(), "a format that was cut off is wiped, and begun again");
+                host.wipe(unfinished)?;
             }
             Step::Format(blank, fs) => {
                 remember(volumes, wanted, made)?;
@@ -204,7 +245,7 @@ fn mount<H: Host>(
 
 /// Nothing is formatted or repaired under anybody who has the device open: not every program claims it for itself.
 fn check_unused<H: Host>(host: &H, wanted: &Wanted, device: &Device) -> Result<(), Error> {
-    let holders = host.holders(&[device])?;
+    let holders = host.holders(&[device.number])?;
     if holders.is_empty() { Ok(()) } else { Err(Error::InUse { volume: wanted.volume.clone(), holders }) }
 }
 
@@ -236,11 +277,23 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
     if let Some(other) = namesake(volumes, wanted)? {
         return Ok(Observed::Namesake(other));
     }
-    let mounts = host.mounts()?;
     let record = records.read(&wanted.volume)?;
+    for old in volumes.connections(&wanted.volume)? {
+        if old != wanted.target.nqn
+            && let Some(how) = earlier(volumes, wanted, record.as_ref(), &old)?
+        {
+            return Ok(Observed::Renamed(old, how));
+        }
+    }
+    let mounts = host.mounts()?;
+    if volumes.is_dead(&mounts, &wanted.staging)? {
+        return Ok(Observed::Dead(wanted.staging.clone()));
+    }
     if let Some(record) = record.clone() {
-        if record.nqn != *wanted.target.nqn.as_nqn() && host.attachment(&record.nqn)? != Attachment::Absent {
-            return Ok(Observed::Renamed(record.nqn));
+        if let Some(staging) = volumes.path(&record.staging)
+            && volumes.is_dead(&mounts, &staging)?
+        {
+            return Ok(Observed::Dead(staging));
         }
         if record.staging != wanted.staging.as_path() && mounts.layers(&record.staging).next().is_some() {
             return Ok(Observed::Elsewhere(record.staging));
@@ -277,12 +330,44 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
     Ok(Observed::Ready(device, staged))
 }
 
+/// How a connection of the volume is that is not the one asked for; none if it is over, whatever is still held of it: without a
+/// controller nothing of it can be written anywhere.
+fn earlier<H: Host>(
+    volumes: &Volumes<H>,
+    wanted: &Wanted,
+    record: Option<&Record>,
+    old: &ManagedNqn,
+) -> Result<Option<Old>, Error> {
+    let host = &volumes.host;
+    let attachment = host.attachment(old.as_nqn())?;
+    let devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
+    let mut holders = host.holders(&devices)?;
+    let idle = match attachment {
+        Attachment::Absent | Attachment::Lost => return Ok(None),
+        Attachment::Live(_) => Old::Idle,
+        Attachment::Connecting(_) => {
+            let ours = |path: &Path| {
+                path == wanted.staging.as_path() || record.is_some_and(|record| record.names(path))
+            };
+            let all = holders.len();
+            holders.retain(|holder| holder.how != Use::Mount || !ours(&holder.path));
+            if holders.len() < all { Old::Stuck } else { Old::Idle }
+        }
+    };
+    Ok(Some(if holders.is_empty() { idle } else { Old::InUse(holders) }))
+}
+
 fn next(wanted: &Wanted, observed: Observed) -> Step {
     let volume = wanted.volume.clone();
     let (device, staged) = match observed {
         Observed::Absent => return Step::Connect,
         Observed::Pending => return Step::Await,
-        Observed::Renamed(old) => return Step::Refuse(Error::OtherConnection { volume, old }),
+        Observed::Renamed(old, Old::Idle) => return Step::Disconnect(old),
+        Observed::Renamed(old, Old::Stuck) => return Step::Abandon(old),
+        Observed::Renamed(old, Old::InUse(holders)) => {
+            return Step::Refuse(Error::OtherConnection { volume, old, holders });
+        }
+        Observed::Dead(at) => return Step::DetachDead(at),
         Observed::Namesake(other) => return Step::Refuse(Error::Namesake { volume, other }),
         Observed::Moved(live) => {
             return Step::Refuse(Error::Moved { volume, live, wanted: wanted.target.portal });
@@ -334,6 +419,10 @@ fn prepare(
         Content::Has(Signature::Foreign(found)) => {
             Step::Refuse(Error::Foreign { volume, device, found, wanted })
         }
+        Content::Unfinished(unfinished) if options.is_read_only() => {
+            Step::Refuse(Error::BlankReadOnly { volume, device: unfinished.device().clone() })
+        }
+        Content::Unfinished(unfinished) => Step::Wipe(unfinished),
         Content::Unreadable(reason) => Step::Refuse(Error::Unreadable { volume, reason }),
         Content::Blank(_) if options.is_read_only() => Step::Refuse(Error::BlankReadOnly { volume, device }),
         Content::Blank(blank) => Step::Format(blank, wanted),
@@ -344,16 +433,29 @@ impl Step {
     /// Whether the volume is connected when this is to be done.
     fn finds_a_connection(&self) -> bool {
         match self {
-            Self::Connect | Self::Refuse(_) => false,
-            Self::Await | Self::Format(..) | Self::Mount(..) | Self::Grow(..) | Self::Done => true,
+            Self::Disconnect(_)
+            | Self::Abandon(_)
+            | Self::DetachDead(_)
+            | Self::Connect
+            | Self::Refuse(_) => false,
+            Self::Await
+            | Self::Wipe(_)
+            | Self::Format(..)
+            | Self::Mount(..)
+            | Self::Grow(..)
+            | Self::Done => true,
         }
     }
 
     /// As it is called in a trace.
     fn name(&self) -> &'static str {
         match self {
+            Self::Disconnect(_) => "end the old connection",
+            Self::Abandon(_) => "abandon the old connection",
+            Self::DetachDead(_) => "detach a dead mount",
             Self::Connect => "connect",
             Self::Await => "wait for the device",
+            Self::Wipe(_) => "wipe",
             Self::Format(..) => "format",
             Self::Mount(..) => "mount",
             Self::Grow(..) => "grow",

@@ -7,8 +7,7 @@
 use rds_csi_api::{Failure, Kind, VolumeId};
 
 use crate::host::{self, Found, Holder, Host, KubeletPath, Use, in_use};
-use crate::volumes::Volumes;
-use crate::volumes::record;
+use crate::volumes::{self, Volumes, record};
 
 /// Layers at the target path, the path itself, the record.
 const MOST_STEPS: usize = 64;
@@ -48,6 +47,9 @@ pub enum Error {
     /// The record could not be read or written.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -58,6 +60,7 @@ impl Failure for Error {
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }

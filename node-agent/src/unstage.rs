@@ -9,8 +9,7 @@ use std::time::Duration;
 use rds_csi_api::{Failure, Kind, VolumeId};
 
 use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use, in_use};
-use crate::volumes::Volumes;
-use crate::volumes::record;
+use crate::volumes::{self, Volumes, record};
 
 const DISCONNECT_TIME: Duration = Duration::from_secs(30);
 
@@ -59,6 +58,9 @@ pub enum Error {
     /// The record could not be read or removed.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -69,6 +71,7 @@ impl Failure for Error {
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }
@@ -122,29 +125,10 @@ pub fn unstage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Err
 fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
     let Volumes { host, records, prefix, .. } = volumes;
     let record = records.read(&wanted.volume)?;
-    let mut connections = volumes.connections(&wanted.volume)?;
     if let Some(record) = &record {
-        let nqn = ManagedNqn::new(prefix, record.nqn.clone())?;
-        if host.attachment(nqn.as_nqn())? != host::Attachment::Absent && !connections.contains(&nqn) {
-            connections.push(nqn);
-        }
+        ManagedNqn::new(prefix, record.nqn.clone())?;
     }
-    // Volumes of two arrays may share an NQN, and then the connection is that of the one whose record tells where it leads to.
-    for namesake in records.namesakes(&wanted.volume)? {
-        let live = host.portals(&namesake.nqn)?;
-        let own = record.as_ref().is_some_and(|own| {
-            own.nqn == namesake.nqn
-                && own.portal != namesake.portal
-                && live.iter().all(|live| *live == own.portal)
-        });
-        if !own {
-            connections.retain(|nqn| *nqn.as_nqn() != namesake.nqn);
-        }
-    }
-    let mut devices = Vec::new();
-    for nqn in &connections {
-        devices.extend(host.attachment(nqn.as_nqn())?.device().cloned());
-    }
+    let connections = volumes.connections(&wanted.volume)?;
     let mounts = host.mounts()?;
     let layers: Vec<_> = mounts.layers(wanted.staging.as_path()).collect();
     let mut owner = None;
@@ -161,7 +145,7 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
     Ok(Observed {
         layers: layers.len(),
         owner,
-        holders: host.holders(&devices.iter().collect::<Vec<_>>())?,
+        holders: volumes.holders(&wanted.volume)?,
         connections,
         record: if record.is_some() { Recorded::Yes } else { Recorded::No },
     })

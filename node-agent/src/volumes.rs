@@ -1,10 +1,11 @@
 //! What every verb works on: the machine, and what we wrote down about the volumes on it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rds_csi_api::{ManagedPrefix, VolumeId};
+use rds_csi_api::{Failure, Kind, ManagedPrefix, VolumeId};
 
-use crate::host::{Error, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn};
+use crate::host::{self, DeviceNumber, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn, Mounts};
 use crate::reads::Reads;
 
 pub mod health;
@@ -28,24 +29,89 @@ pub struct Volumes<H> {
     pub reads: Reads,
 }
 
+/// Why nothing can be said of a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine could not be read.
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    /// A record could not be read.
+    #[error(transparent)]
+    Record(#[from] record::Error),
+}
+
+impl Failure for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Host(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}
+
 impl<H: Host> Volumes<H> {
-    /// The volume's subsystems that the kernel knows, recorded or not.
+    /// The subsystems of exactly this volume that the kernel knows, recorded or not.
     pub fn connections(&self, volume: &VolumeId) -> Result<Vec<ManagedNqn>, Error> {
-        let ours = self.host.subsystems()?.into_iter().filter(|nqn| self.prefix.is_of(nqn, volume));
-        Ok(ours.filter_map(|nqn| ManagedNqn::new(&self.prefix, nqn).ok()).collect())
+        let Self { host, records, prefix, .. } = self;
+        let own = records.read(volume)?;
+        let mut found = host.subsystems()?;
+        found.retain(|nqn| prefix.is_of(nqn, volume) || own.as_ref().is_some_and(|own| own.nqn == *nqn));
+        // Volumes of two arrays may share an NQN, and then the connection is that of the one whose record tells where it leads to.
+        for namesake in records.namesakes(volume)? {
+            let live = host.portals(&namesake.nqn)?;
+            let ours = own.as_ref().is_some_and(|own| {
+                own.nqn == namesake.nqn
+                    && own.portal != namesake.portal
+                    && live.iter().all(|live| *live == own.portal)
+            });
+            if !ours {
+                found.retain(|nqn| *nqn != namesake.nqn);
+            }
+        }
+        Ok(found.into_iter().filter_map(|nqn| ManagedNqn::new(prefix, nqn).ok()).collect())
     }
 
-    /// Whatever keeps the volume busy.
+    /// Whatever keeps the volume busy, or what it was before its device was gone.
     pub fn holders(&self, volume: &VolumeId) -> Result<Vec<Holder>, Error> {
         let mut devices = Vec::new();
         for nqn in self.connections(volume)? {
-            devices.extend(self.host.attachment(nqn.as_nqn())?.device().cloned());
+            devices.extend(self.host.attachment(nqn.as_nqn())?.device().map(|device| device.number));
         }
-        self.host.holders(&devices.iter().collect::<Vec<_>>())
+        if let Some(record) = self.records.read(volume)? {
+            devices.extend(self.dead(&record)?);
+        }
+        Ok(self.host.holders(&devices)?)
+    }
+
+    /// The numbers of devices that are gone for good, and that something at the record's paths still is of.
+    pub fn dead(&self, record: &Record) -> Result<BTreeSet<DeviceNumber>, host::Error> {
+        let mounts = self.host.mounts()?;
+        let mut found = BTreeSet::new();
+        for path in record.published.iter().chain([&record.staging]) {
+            let mounted: Vec<_> = mounts.layers(path).map(|mount| mount.device).collect();
+            if let (true, Some(path)) = (mounted.is_empty(), self.path(path))
+                && let Ok(Found::Node(number)) = self.host.found_at(&path)
+            {
+                found.insert(number);
+            }
+            found.extend(mounted);
+        }
+        let mut dead = BTreeSet::new();
+        for number in found {
+            if !self.host.device_is_there(number)? {
+                dead.insert(number);
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Whether the topmost mount there is of a device that is gone for good.
+    pub(crate) fn is_dead(&self, mounts: &Mounts, at: &KubeletPath) -> Result<bool, host::Error> {
+        mounts.top(at).map_or(Ok(false), |mount| Ok(!self.host.device_is_there(mount.device)?))
     }
 
     /// Where a volume is published: those of the paths in its record at which something still is.
-    pub fn published(&self, record: &Record) -> Result<Vec<PathBuf>, Error> {
+    pub fn published(&self, record: &Record) -> Result<Vec<PathBuf>, host::Error> {
         let mounts = self.host.mounts()?;
         let mut paths = Vec::new();
         for path in &record.published {

@@ -35,7 +35,7 @@ pub(crate) fn world(holds: Holds) -> World {
 fn volumes(host: &FakeHost, state: &Path) -> Volumes<FakeHost> {
     Volumes {
         host: host.clone(),
-        records: Records::open(state).unwrap(),
+        records: Records::open(state).unwrap().living(host.life()),
         kubelet: KubeletDir::imagined("/var/lib/kubelet"),
         prefix: prefix(),
         reads: Reads::default(),
@@ -91,6 +91,7 @@ impl World {
         publish::Wanted {
             volume: self.volume.clone(),
             nqn: self.nqn.clone(),
+            portal: Portal::parse("10.77.0.1", None).unwrap(),
             staging: self.staging(),
             target: self.target(),
             usage,
@@ -107,13 +108,18 @@ impl World {
         unstage::Wanted { volume: self.volume.clone(), staging: self.staging() }
     }
 
+    /// A record of that volume that cannot be read.
+    pub(crate) fn damage_record(&self, volume: &str) {
+        std::fs::write(self.state.path().join(format!("{volume}.json")), "damaged").unwrap();
+    }
+
     /// What there is on the machine and in the records, to be compared.
     pub(crate) fn everything(&self) -> (crate::host::fake::World, Vec<crate::volumes::Record>) {
-        (self.host.snapshot(), self.volumes.records.list().unwrap())
+        (self.host.snapshot(), self.volumes.records.list().unwrap().records)
     }
 
     /// Whether no trace of any volume is left on the node.
     pub(crate) fn is_clean(&self) -> bool {
-        self.host.is_clean() && self.volumes.records.list().unwrap().is_empty()
+        self.host.is_clean() && self.volumes.records.list().unwrap().records.is_empty()
     }
 }

@@ -1,5 +1,6 @@
 //! Requests from the wire, checked and in the words of the verbs.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use rds_csi_api::bytes::Negative;
@@ -66,7 +67,7 @@ pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeReque
     };
     // What one attachment says wins over what was true when the volume was created.
     let PublishContext { portal, nqn, size, reconnect, trace } =
-        PublishContext::parse(&request.publish_context)?;
+        attachment(&request.publish_context, &request.volume_context)?;
     let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn, &volume)?;
     let reconnect = match reconnect {
         Some(policy) => policy,
@@ -76,6 +77,21 @@ pub(super) fn stage<H>(volumes: &Volumes<H>, request: &csi::NodeStageVolumeReque
     };
     let target = Target { nqn, portal, reconnect };
     Ok((stage::Wanted { volume, target, size, usage, staging }, trace))
+}
+
+/// What the attachment says. One that the driver before this one made says nothing, and then what was true when the volume was
+/// created still is: that driver neither fences nor renames, and how large the device should be nobody says.
+fn attachment(
+    publish: &HashMap<String, String>,
+    volume: &HashMap<String, String>,
+) -> Result<PublishContext, context::Error> {
+    match PublishContext::parse(publish) {
+        Err(_) if !publish.contains_key("nqn") && !volume.is_empty() => {
+            let VolumeContext { portal, nqn, .. } = VolumeContext::parse(volume)?;
+            Ok(PublishContext { portal, nqn, size: Bytes::new(0), reconnect: None, trace: None })
+        }
+        parsed => parsed,
+    }
 }
 
 pub(super) fn unstage<H>(
@@ -106,7 +122,7 @@ pub(super) fn publish<H>(
         }
     };
     let PublishContext { portal, nqn, reconnect, trace, .. } =
-        PublishContext::parse(&request.publish_context)?;
+        attachment(&request.publish_context, &request.volume_context)?;
     let connection = match reconnect {
         None => None,
         Some(reconnect) => {
@@ -122,7 +138,7 @@ pub(super) fn publish<H>(
         | AccessMode::MultiNodeReader
         | AccessMode::MultiNodeWriter => publish::Sharing::Shared,
     };
-    Ok((publish::Wanted { volume, nqn, staging, target, usage, sharing, connection }, trace))
+    Ok((publish::Wanted { volume, nqn, portal, staging, target, usage, sharing, connection }, trace))
 }
 
 pub(super) fn unpublish<H>(

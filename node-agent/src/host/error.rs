@@ -124,6 +124,14 @@ pub enum Error {
         /// The mount point or the device.
         what: String,
     },
+    /// A mount whose device is there was to be taken away as one whose device is gone.
+    #[error("the device {device} of the mount at {} is there, so the mount is not taken away by force", at.display())]
+    Alive {
+        /// Where it is mounted.
+        at: PathBuf,
+        /// What.
+        device: DeviceNumber,
+    },
     /// The filesystem would not mount with these options, as it does with one that it does not know.
     #[error(
         "{fs} on {device} does not mount with the flags {options:?}: correct mountOptions; the node's kernel log says \
@@ -198,7 +206,7 @@ impl Failure for Error {
             Self::Unreachable { .. } => Kind::Unreachable,
             Self::Rejected { .. } | Self::Unmountable { .. } | Self::SeveralDevices { .. } => Kind::Refused,
             Self::NoDevice { .. } | Self::NotGrown { .. } | Self::StillThere { .. } => Kind::Unsure,
-            Self::Busy { .. } => Kind::InUse,
+            Self::Busy { .. } | Self::Alive { .. } => Kind::InUse,
             Self::Program(error) => error.kind(),
             Self::Options { .. } | Self::Escapes(_) => Kind::Invalid,
         }

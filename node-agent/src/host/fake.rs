@@ -12,8 +12,12 @@ use rustix::io::Errno;
 
 use super::{
     Amount, Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host,
-    KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Usage, Use,
+    KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Unfinished, Usage, Use,
 };
+
+mod life;
+
+pub use life::Life;
 
 /// A machine in memory. Clones are the same machine.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,7 @@ pub struct FakeHost {
     world: Arc<Mutex<World>>,
     /// Whether filesystems hang. Whoever measures one waits until they do not.
     hung: Arc<(Mutex<bool>, Condvar)>,
+    life: Life,
 }
 
 /// Everything that there is on the machine and on the array it connects to.
@@ -28,6 +33,8 @@ pub struct FakeHost {
 pub struct World {
     exports: BTreeMap<Nqn, Disk>,
     connections: BTreeMap<Nqn, Connection>,
+    /// The last device of each subsystem whose controllers are gone.
+    lost: BTreeMap<Nqn, DeviceNumber>,
     mounts: Vec<Mount>,
     nodes: BTreeMap<PathBuf, Found>,
     users: Vec<Holder>,
@@ -54,6 +61,8 @@ pub enum Holds {
     Nothing,
     /// A filesystem that spans so many bytes.
     Filesystem(FsType, Bytes),
+    /// A filesystem that was begun and not ended.
+    Unfinished,
     /// A filesystem that mounts only after a repair.
     Damaged(FsType, Bytes),
     /// Something else, by its name.
@@ -86,7 +95,9 @@ pub enum Late {
 pub enum Act {
     Connect,
     Disconnect,
+    Abandon,
     Probe,
+    Wipe,
     Format,
     Repair,
     Grow,
@@ -94,6 +105,7 @@ pub enum Act {
     Bind,
     MakeReadOnly,
     Unmount,
+    DetachDead,
     Measure,
     MakeDirectory,
     MakeNode,
@@ -167,6 +179,27 @@ impl FakeHost {
         self.world().users.clear();
     }
 
+    /// How long the program lives that runs on this machine.
+    pub fn life(&self) -> Life {
+        self.life.clone()
+    }
+
+    /// The kernel gives up every connection: what is mounted or open stays, of devices that are gone for good.
+    pub fn give_up(&self) {
+        let mut world = self.world();
+        let gone = std::mem::take(&mut world.connections);
+        world.lost.extend(gone.into_iter().map(|(nqn, connection)| (nqn, connection.device.number)));
+    }
+
+    /// The array exports no such disk any more: its connections stay, and do not work.
+    pub fn withdraw(&self, nqn: &Nqn) {
+        let mut world = self.world();
+        world.exports.remove(nqn);
+        if let Some(connection) = world.connections.get_mut(nqn) {
+            connection.live = false;
+        }
+    }
+
     /// The array is unplugged: connections stay, and do not work.
     pub fn unplug(&self) {
         self.world().connections.values_mut().for_each(|connection| connection.live = false);
@@ -178,6 +211,12 @@ impl FakeHost {
         self.world().mounts.push(mounted(device, "/dev/sda1", "ext4", at, &[]));
     }
 
+    /// A device file of devtmpfs is mounted, over a file that lies there.
+    pub fn mount_device_file(&self, at: &Path) {
+        let device = DeviceNumber { major: 0, minor: 6 };
+        self.world().mounts.push(mounted(device, "devtmpfs", "devtmpfs", at, &[]));
+    }
+
     /// Something is at a path that the driver did not make.
     pub fn place(&self, at: &Path, found: Found) {
         self.world().nodes.insert(at.into(), found);
@@ -187,6 +226,7 @@ impl FakeHost {
     pub fn reboot(&self) {
         let mut world = self.world();
         world.connections.clear();
+        world.lost.clear();
         world.mounts.clear();
         world.users.clear();
     }
@@ -206,6 +246,29 @@ impl FakeHost {
     /// What there is now, to be compared.
     pub fn snapshot(&self) -> World {
         self.world().clone()
+    }
+
+    /// What there is now, in words, and with subsystems in the place of numbers: another connection of the same volume looks the same.
+    pub fn picture(&self) -> Vec<String> {
+        let world = self.world();
+        let owner = |number: DeviceNumber| {
+            let found = world.connections.iter().find(|(_, connection)| connection.device.number == number);
+            found.map_or_else(|| format!("a device that is gone, {number}"), |(nqn, _)| nqn.to_string())
+        };
+        let disks = world.exports.iter().map(|(nqn, disk)| format!("{nqn} holds {:?}", disk.holds));
+        let connections = world.connections.iter().map(|(nqn, connection)| {
+            let Connection { live, portal, policy, .. } = connection;
+            format!("{nqn} is connected to {portal}, live: {live}, policy {policy}")
+        });
+        let mounts = world.mounts.iter().map(|mount| {
+            let Mount { device, at, options, .. } = mount;
+            format!("{} is mounted at {} {options:?}", owner(*device), at.display())
+        });
+        let nodes = world.nodes.iter().map(|(at, found)| match found {
+            Found::Node(number) => format!("a node of {} is at {}", owner(*number), at.display()),
+            found => format!("{found:?} is at {}", at.display()),
+        });
+        disks.chain(connections).chain(mounts).chain(nodes).collect()
     }
 
     /// How the kernel holds on to a connection.
@@ -230,12 +293,19 @@ impl FakeHost {
 
     /// Begins an act that changes the machine, or fails as it was told to.
     fn act(&self, act: Act, on: &Path) -> Result<MutexGuard<'_, World>, Error> {
+        self.life.change();
+        let mut world = self.look(act, on)?;
+        world.changes += 1;
+        Ok(world)
+    }
+
+    /// Begins an act that changes nothing.
+    fn look(&self, act: Act, on: &Path) -> Result<MutexGuard<'_, World>, Error> {
         let mut world = self.world();
         if let Some(place) = world.faults.iter().position(|(fails, _)| *fails == act) {
             let (_, errno) = world.faults.remove(place).unwrap_or((act, Errno::IO));
             return Err(Error::system("do as told with", on)(errno));
         }
-        world.changes += 1;
         Ok(world)
     }
 }
@@ -249,6 +319,16 @@ impl World {
             .map(|(nqn, _)| nqn.clone());
         nqn.and_then(|nqn| self.exports.get_mut(&nqn))
             .ok_or_else(|| Error::system("open", device.path())(Errno::NXIO))
+    }
+
+    /// Whether anything is mounted from the device, or has it open.
+    fn holds(&self, device: DeviceNumber) -> bool {
+        self.mounts.iter().any(|mount| mount.device == device)
+            || self.users.iter().any(|user| user.device == device)
+    }
+
+    fn is_lost(&self, nqn: &Nqn) -> bool {
+        self.lost.get(nqn).is_some_and(|device| self.holds(*device))
     }
 
     fn layer(&self, at: &Path) -> Option<usize> {
@@ -270,7 +350,9 @@ fn mounted(device: DeviceNumber, source: &str, fs: &str, at: &Path, options: &[&
 
 impl Host for FakeHost {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
-        Ok(match self.world().connections.get(nqn) {
+        let world = self.world();
+        Ok(match world.connections.get(nqn) {
+            None if world.is_lost(nqn) => Attachment::Lost,
             None => Attachment::Absent,
             Some(Connection { live, scanned, device, .. }) => {
                 let device = scanned.then(|| device.clone());
@@ -284,7 +366,9 @@ impl Host for FakeHost {
     }
 
     fn subsystems(&self) -> Result<Vec<Nqn>, Error> {
-        Ok(self.world().connections.keys().cloned().collect())
+        let world = self.world();
+        let lost = world.lost.keys().filter(|nqn| world.is_lost(nqn) && !world.connections.contains_key(nqn));
+        Ok(world.connections.keys().chain(lost).cloned().collect())
     }
 
     fn connect(&self, target: &Target) -> Result<Connected, Error> {
@@ -316,6 +400,7 @@ impl Host for FakeHost {
         if let Some(connection) = world.connections.get_mut(target.nqn.as_nqn()) {
             let policy = ReconnectPolicy { keep_alive: connection.policy.keep_alive, ..target.reconnect };
             if connection.policy != policy {
+                self.life.change();
                 connection.policy = policy;
                 world.changes += 1;
             }
@@ -353,23 +438,42 @@ impl Host for FakeHost {
         Err(Error::NotGrown { nqn: nqn.clone(), waited, least, seen, state: "nothing more was done" })
     }
 
-    fn disconnect(&self, nqn: &ManagedNqn, _: Duration) -> Result<(), Error> {
+    fn disconnect(&self, nqn: &ManagedNqn, waited: Duration) -> Result<(), Error> {
         let mut world = self.act(Act::Disconnect, Path::new("/sys/class/nvme"))?;
         if let Some(connection) = world.connections.get(nqn.as_nqn()) {
             let number = connection.device.number;
             if world.mounts.iter().any(|mount| mount.device == number) {
                 return Err(Error::Busy { what: nqn.to_string() });
             }
+            world.connections.remove(nqn.as_nqn());
+            world.lost.insert(nqn.as_nqn().clone(), number);
         }
-        world.connections.remove(nqn.as_nqn());
+        // The device goes when the last one that has it open closes it.
+        if world.is_lost(nqn.as_nqn()) {
+            return Err(Error::StillThere { nqn: nqn.clone(), waited });
+        }
         Ok(())
     }
 
+    fn abandon(&self, nqn: &ManagedNqn, _: Duration) -> Result<(), Error> {
+        let mut world = self.act(Act::Abandon, Path::new("/sys/class/nvme"))?;
+        if let Some(connection) = world.connections.remove(nqn.as_nqn()) {
+            world.lost.insert(nqn.as_nqn().clone(), connection.device.number);
+        }
+        Ok(())
+    }
+
+    fn device_is_there(&self, number: DeviceNumber) -> Result<bool, Error> {
+        // The machine's own disk is no connection's.
+        let own = matches!(number.major, 0 | 8);
+        Ok(own || self.world().connections.values().any(|connection| connection.device.number == number))
+    }
+
     fn probe(&self, device: &Device) -> Result<Content, Error> {
-        let mut world = self.act(Act::Probe, &device.path())?;
-        world.changes -= 1;
+        let mut world = self.look(Act::Probe, &device.path())?;
         Ok(match world.disk(device)?.holds.clone() {
             Holds::Nothing => Content::Blank(Blank::imagined(device.clone())),
+            Holds::Unfinished => Content::Unfinished(Unfinished::imagined(device.clone())),
             Holds::Filesystem(fs, size) | Holds::Damaged(fs, size) => {
                 Content::Has(Signature::Filesystem { fs, size })
             }
@@ -378,10 +482,19 @@ impl Host for FakeHost {
         })
     }
 
+    fn wipe(&self, unfinished: Unfinished) -> Result<(), Error> {
+        let device = unfinished.device();
+        self.act(Act::Wipe, &device.path())?.disk(device)?.holds = Holds::Nothing;
+        Ok(())
+    }
+
     fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error> {
         let device = blank.device();
         let mut world = self.act(Act::Format, &device.path())?;
-        world.disk(device)?.holds = Holds::Filesystem(fs, device.size);
+        world.disk(device)?.holds = Holds::Unfinished;
+        drop(world);
+        self.life.change();
+        self.world().disk(device)?.holds = Holds::Filesystem(fs, device.size);
         Ok(())
     }
 
@@ -391,6 +504,7 @@ impl Host for FakeHost {
         match disk.holds.clone() {
             Holds::Damaged(found, size) if found == fs => disk.holds = Holds::Filesystem(fs, size),
             Holds::Nothing
+            | Holds::Unfinished
             | Holds::Filesystem(..)
             | Holds::Damaged(..)
             | Holds::Foreign(_)
@@ -416,8 +530,7 @@ impl Host for FakeHost {
         let (hung, change) = &*self.hung;
         let hung = hung.lock().unwrap_or_else(PoisonError::into_inner);
         drop(change.wait_while(hung, |hung| *hung).unwrap_or_else(PoisonError::into_inner));
-        let mut world = self.act(Act::Measure, at.as_path())?;
-        world.changes -= 1;
+        let world = self.look(Act::Measure, at.as_path())?;
         let Some(mount) = world.layer(at.as_path()).map(|layer| &world.mounts[layer]) else {
             return Ok(None);
         };
@@ -492,6 +605,18 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    fn detach_dead(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mut world = self.act(Act::DetachDead, at.as_path())?;
+        let layer =
+            world.layer(at.as_path()).ok_or_else(|| Error::system("detach", at.as_path())(Errno::INVAL))?;
+        let device = world.mounts[layer].device;
+        if world.connections.values().any(|connection| connection.device.number == device) {
+            return Err(Error::Alive { at: at.as_path().into(), device });
+        }
+        world.mounts.remove(layer);
+        Ok(())
+    }
+
     fn found_at(&self, at: &KubeletPath) -> Result<Found, Error> {
         Ok(self.world().nodes.get(at.as_path()).copied().unwrap_or(Found::Nothing))
     }
@@ -532,10 +657,9 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
-        let mut world = self.act(Act::Holders, Path::new("/proc"))?;
-        world.changes -= 1;
-        let asked = |number| devices.iter().any(|device| device.number == number);
+    fn holders(&self, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error> {
+        let world = self.look(Act::Holders, Path::new("/proc"))?;
+        let asked = |number| devices.contains(&number);
         let mounts = world.mounts.iter().filter(|mount| asked(mount.device)).map(|mount| Holder {
             device: mount.device,
             how: Use::Mount,

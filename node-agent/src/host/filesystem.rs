@@ -7,7 +7,7 @@ use std::{fs, io};
 use rds_csi_api::{Bytes, FsType};
 use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
 
-use super::{Blank, Device, DeviceNumber, Error, KubeletPath, exec};
+use super::{Blank, Device, DeviceNumber, Error, KubeletPath, exec, unfinished};
 
 /// Generous: none of them may be cut short on a large device without need, and each stage has its own deadline.
 const FORMAT_TIME: Duration = Duration::from_mins(10);
@@ -23,7 +23,12 @@ pub(super) fn format(blank: Blank, fs: FsType) -> Result<(), Error> {
         FsType::Xfs => ("mkfs.xfs", &["-q", "-K"]),
     };
     let device = blank.into_device();
-    run(program, options, &device, &device.path().to_string_lossy(), FORMAT_TIME, |code| code == 0)
+    let mut operands = vec![device.path().to_string_lossy().into_owned()];
+    if unfinished::needs_mark(fs) {
+        operands.push(format!("{}k", unfinished::ext_kib(device.size)));
+    }
+    let operands: Vec<_> = operands.iter().map(String::as_str).collect();
+    run(program, options, &device, &operands, FORMAT_TIME, |code| code == 0)
 }
 
 /// Repairs what can be repaired without a person's decision.
@@ -32,10 +37,12 @@ pub(super) fn repair(device: &Device, fs: FsType) -> Result<(), Error> {
     match fs {
         // e2fsck(8): 1 is 'errors corrected', 2 adds 'reboot if it is mounted', which it is not.
         FsType::Ext3 | FsType::Ext4 => {
-            run("e2fsck", &["-p"], device, &path.to_string_lossy(), REPAIR_TIME, |code| code & !3 == 0)
+            run("e2fsck", &["-p"], device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code & !3 == 0)
         }
         // Without -L: a log that cannot be replayed holds the last writes, and is not thrown away unasked.
-        FsType::Xfs => run("xfs_repair", &[], device, &path.to_string_lossy(), REPAIR_TIME, |code| code == 0),
+        FsType::Xfs => {
+            run("xfs_repair", &[], device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code == 0)
+        }
     }
 }
 
@@ -43,13 +50,16 @@ pub(super) fn repair(device: &Device, fs: FsType) -> Result<(), Error> {
 pub(super) fn grow(device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error> {
     match fs {
         FsType::Ext3 | FsType::Ext4 => {
-            run("resize2fs", &[], device, &device.path().to_string_lossy(), GROW_TIME, |code| code == 0)
+            run("resize2fs", &[], device, &[&device.path().to_string_lossy()], GROW_TIME, |code| code == 0)
         }
-        FsType::Xfs => {
-            run("xfs_growfs", &["-d"], device, &mounted_at.as_path().to_string_lossy(), GROW_TIME, |code| {
-                code == 0
-            })
-        }
+        FsType::Xfs => run(
+            "xfs_growfs",
+            &["-d"],
+            device,
+            &[&mounted_at.as_path().to_string_lossy()],
+            GROW_TIME,
+            |code| code == 0,
+        ),
     }
 }
 
@@ -119,11 +129,11 @@ fn run(
     program: &'static str,
     options: &[&str],
     device: &Device,
-    operand: &str,
+    operands: &[&str],
     limit: Duration,
     good: impl Fn(i32) -> bool,
 ) -> Result<(), Error> {
-    let arguments: Vec<_> = options.iter().copied().chain([operand]).collect();
+    let arguments: Vec<_> = options.iter().chain(operands).copied().collect();
     let outcome = exec::run(program, &arguments, limit)?;
     if outcome.status.code().is_some_and(good) {
         return Ok(());

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, openat,
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::{Device, DeviceNumber, Error, Mounts, mount};
+use super::{DeviceNumber, Error, Mounts, mount};
 
 /// Something that keeps a device busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,13 +72,13 @@ pub fn told(holders: &[Holder]) -> String {
     text.join("; ")
 }
 
-pub(super) fn holders(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error> {
     if devices.is_empty() {
         return Ok(Vec::new());
     }
     let mut found = devices_on_top(root, devices)?;
     let proc = root.join("proc");
-    let numbers: HashSet<_> = devices.iter().map(|device| device.number).collect();
+    let numbers: HashSet<_> = devices.iter().copied().collect();
     let mut namespaces = HashSet::new();
     let own = namespace(&proc, OsStr::new("self"))?;
     for process in processes(&proc)? {
@@ -119,18 +119,18 @@ pub(super) fn holders(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, E
 }
 
 /// Device mapper and md link to themselves from what they are built on; a loop device only names its file.
-fn devices_on_top(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+fn devices_on_top(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error> {
     let mut found = Vec::new();
-    let holder = |device: &Device, name: &OsStr| Holder {
-        device: device.number,
+    let holder = |device: DeviceNumber, name: &OsStr| Holder {
+        device,
         how: Use::BlockDevice,
         pid: 0,
         command: String::new(),
         path: Path::new("/dev").join(name),
     };
     for device in devices {
-        let directory = root.join("sys/class/block").join(&device.name).join("holders");
-        found.extend(entries(&directory)?.iter().map(|name| holder(device, name)));
+        let directory = root.join("sys/dev/block").join(device.to_string()).join("holders");
+        found.extend(entries(&directory)?.iter().map(|name| holder(*device, name)));
     }
     let blocks = root.join("sys/class/block");
     for name in entries(&blocks)? {
@@ -139,10 +139,8 @@ fn devices_on_top(root: &Path, devices: &[&Device]) -> Result<Vec<Holder>, Error
         // The file is a path in the mount namespace that set the loop up; where it is none here it cannot be followed.
         let Ok(stat) = rustix::fs::stat(root.join(file.trim_start_matches('/'))) else { continue };
         let number = DeviceNumber::from_raw(stat.st_rdev);
-        if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
-            found.extend(
-                devices.iter().filter(|device| device.number == number).map(|device| holder(device, &name)),
-            );
+        if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && devices.contains(&number) {
+            found.push(holder(number, &name));
         }
     }
     Ok(found)

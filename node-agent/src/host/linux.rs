@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::{
     Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host, Initiator,
-    KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Usage, device_node, filesystem, in_use, mount,
-    nvme, probe,
+    KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Unfinished, Usage, device_node, filesystem,
+    in_use, mount, nvme, probe, unfinished,
 };
 
 /// The machine this program runs on. What it reads of `/sys`, `/proc` and `/dev` it reads below a root, so that captured trees
@@ -75,13 +75,35 @@ impl Host for Linux {
         nvme::disconnect(&self.root, nqn, limit)
     }
 
+    fn abandon(&self, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error> {
+        nvme::abandon(&self.root, nqn, limit)
+    }
+
+    fn device_is_there(&self, number: DeviceNumber) -> Result<bool, Error> {
+        // What is on no block device, such as tmpfs, has a number of this major, and cannot lose it.
+        if number.major == 0 {
+            return Ok(true);
+        }
+        let path = self.root.join("sys/dev/block").join(number.to_string());
+        path.try_exists().map_err(Error::system("look for", path))
+    }
+
     fn probe(&self, device: &Device) -> Result<Content, Error> {
         probe::probe(&self.root, device)
     }
 
+    fn wipe(&self, unfinished: Unfinished) -> Result<(), Error> {
+        unfinished::wipe(&self.root, &unfinished)
+    }
+
     fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error> {
-        let _pinned = probe::open_device(&self.root, blank.device())?;
-        filesystem::format(blank, fs)
+        let device = blank.device().clone();
+        let _pinned = probe::open_device(&self.root, &device)?;
+        if unfinished::needs_mark(fs) {
+            unfinished::mark(&self.root, &device)?;
+        }
+        filesystem::format(blank, fs)?;
+        unfinished::finish(&self.root, &device)
     }
 
     fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error> {
@@ -114,6 +136,10 @@ impl Host for Linux {
         options: &MountOptions,
     ) -> Result<(), Error> {
         let _pinned = probe::open_device(&self.root, device)?;
+        if !options.is_read_only() {
+            // A crash may have come between the end of the format and this.
+            unfinished::finish(&self.root, device)?;
+        }
         mount::mount(device, fs, at, options)
     }
 
@@ -129,6 +155,15 @@ impl Host for Linux {
 
     fn unmount(&self, at: &KubeletPath) -> Result<(), Error> {
         mount::unmount(at)
+    }
+
+    fn detach_dead(&self, at: &KubeletPath) -> Result<(), Error> {
+        let mounts = self.mounts()?;
+        let top = mounts.top(at).ok_or_else(|| Error::system("detach", at.as_path())(Errno::INVAL))?;
+        if self.device_is_there(top.device)? {
+            return Err(Error::Alive { at: at.as_path().into(), device: top.device });
+        }
+        mount::detach(at)
     }
 
     fn found_at(&self, at: &KubeletPath) -> Result<Found, Error> {
@@ -152,7 +187,7 @@ impl Host for Linux {
         device_node::remove_node(at)
     }
 
-    fn holders(&self, devices: &[&Device]) -> Result<Vec<Holder>, Error> {
+    fn holders(&self, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error> {
         in_use::holders(&self.root, devices)
     }
 }

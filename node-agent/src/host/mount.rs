@@ -297,10 +297,20 @@ pub(super) fn make_read_only(at: &KubeletPath, present: &Mount) -> Result<(), Er
         .map_err(Error::system("remount read-only", at.as_path()))
 }
 
-/// umount(2) of the topmost layer. Named through its parent: an open descriptor of the mount itself would keep it busy.
+/// umount(2) of the topmost layer.
 pub(super) fn unmount(at: &KubeletPath) -> Result<(), Error> {
+    umount(at, UnmountFlags::empty())
+}
+
+/// The topmost layer vanishes at once, and its filesystem when the last open file of it is closed.
+pub(super) fn detach(at: &KubeletPath) -> Result<(), Error> {
+    umount(at, UnmountFlags::DETACH)
+}
+
+/// Named through its parent: an open descriptor of the mount itself would keep it busy.
+fn umount(at: &KubeletPath, flags: UnmountFlags) -> Result<(), Error> {
     let parent = at.open_parent()?.ok_or_else(|| Error::system("unmount", at.as_path())(Errno::NOENT))?;
-    match rustix::mount::unmount(path_of(&parent).join(at.name()), UnmountFlags::NOFOLLOW) {
+    match rustix::mount::unmount(path_of(&parent).join(at.name()), UnmountFlags::NOFOLLOW | flags) {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(Error::Busy { what: at.to_string() }),
         Err(error) => Err(Error::system("unmount", at.as_path())(error)),

@@ -214,12 +214,24 @@ pub(super) fn wait_for_size(
 }
 
 pub(super) fn disconnect(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error> {
+    delete(root, nqn, limit, |attachment| matches!(attachment, Attachment::Absent))
+}
+
+/// The subsystem stays for as long as its device is mounted or open.
+pub(super) fn abandon(root: &Path, nqn: &ManagedNqn, limit: Duration) -> Result<(), Error> {
+    delete(root, nqn, limit, |attachment| matches!(attachment, Attachment::Absent | Attachment::Lost))
+}
+
+fn delete(
+    root: &Path,
+    nqn: &ManagedNqn,
+    limit: Duration,
+    is_over: impl Fn(&Attachment) -> bool,
+) -> Result<(), Error> {
     for controller in controllers(root, nqn.as_nqn())? {
         tell(&controller, "delete_controller", "1")?;
     }
-    let gone = uevent::wait(limit, || {
-        Ok(matches!(attachment(root, nqn.as_nqn())?, Attachment::Absent).then_some(()))
-    })?;
+    let gone = uevent::wait(limit, || Ok(is_over(&attachment(root, nqn.as_nqn())?).then_some(())))?;
     gone.ok_or_else(|| Error::StillThere { nqn: nqn.clone(), waited: limit })
 }
 

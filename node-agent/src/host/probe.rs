@@ -13,7 +13,7 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, FsType};
 use rustix::fs::{Mode, OFlags, fstat, open};
 
-use super::{Device, DeviceNumber, Error, exec, nvme, superblock};
+use super::{Device, DeviceNumber, Error, Unfinished, exec, nvme, superblock, unfinished};
 
 const PROBE_TIME: Duration = Duration::from_secs(30);
 
@@ -21,7 +21,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// What is read at once, and how its buffer is aligned: direct I/O needs a multiple of the device's block.
-const CHUNK: usize = 1 << 20;
+pub(super) const CHUNK: usize = 1 << 20;
 const ALIGNMENT: usize = 4096;
 
 /// At both ends of the device are nearly all signatures: partition tables, LUKS (up to 4 MiB), LVM, md, ZFS, and superblocks.
@@ -41,6 +41,8 @@ const ALLOCATION_GROUPS: u64 = 4;
 pub enum Content {
     /// Nothing, and here is the proof.
     Blank(Blank),
+    /// The beginnings of a filesystem and nothing else, and here is the proof.
+    Unfinished(Unfinished),
     /// Something.
     Has(Signature),
     /// Nobody knows, and why. It is never blank.
@@ -61,7 +63,7 @@ impl Content {
             Self::Has(Signature::Foreign(found)) => {
                 Fit::Unknown(format!("it shows {found} instead of a filesystem that is known here"))
             }
-            Self::Blank(_) => Fit::Unknown("it shows no filesystem".into()),
+            Self::Blank(_) | Self::Unfinished(_) => Fit::Unknown("it shows no filesystem".into()),
             Self::Unreadable(reason) => Fit::Unknown(reason.clone()),
         }
     }
@@ -122,8 +124,13 @@ pub enum Signature {
 /// it was if, while it is open, it has its number and belongs to its subsystem; and whoever does something to a device by its
 /// name keeps this open meanwhile.
 pub(super) fn open_device(root: &Path, device: &Device) -> Result<File, Error> {
+    open_device_for(root, device, OFlags::RDONLY)
+}
+
+/// The same, for more than reading.
+pub(super) fn open_device_for(root: &Path, device: &Device, how: OFlags) -> Result<File, Error> {
     let path = root.join("dev").join(&device.name);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+    let flags = how | OFlags::CLOEXEC | OFlags::DIRECT;
     let file = open(&path, flags, Mode::empty()).map_err(Error::system("open", path.clone()))?;
     let found = DeviceNumber::from_raw(fstat(&file).map_err(Error::system("look at", path))?.st_rdev);
     if found != device.number {
@@ -143,12 +150,16 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
     let mut file = open_device(root, device)?;
     let found = match examine(&mut file, device.size) {
         Ok(Look::Filesystem(fs, size)) => return Ok(Content::Has(Signature::Filesystem { fs, size })),
+        Ok(Look::InProgress) => return Ok(Content::Unfinished(Unfinished::seen(device.clone()))),
         Ok(found) => found,
         Err(error) => return Ok(Content::Unreadable(format!("{device} cannot be read: {error}"))),
     };
     // `file` is open until the end, so blkid tells of the same device.
     let outcome = exec::run("blkid", &["-p", "-o", "export", &device.path().to_string_lossy()], PROBE_TIME)?;
     Ok(match (judge(&outcome), found) {
+        (Verdict::Nothing, Look::InProgress | Look::Marked) => {
+            Content::Unfinished(Unfinished::seen(device.clone()))
+        }
         (Verdict::Nothing, Look::Zero) => Content::Blank(Blank { device: device.clone() }),
         (Verdict::Nothing, Look::Data(at)) => {
             Content::Has(Signature::Foreign(format!("data at byte {at} that blkid does not know")))
@@ -164,6 +175,10 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
 enum Look {
     /// One of our filesystems, and its size.
     Filesystem(FsType, Bytes),
+    /// A filesystem that says itself that it was never ended.
+    InProgress,
+    /// No filesystem, and the mark of one that was never ended.
+    Marked,
     /// Every region is zero.
     Zero,
     /// Something else, first seen at that byte.
@@ -177,6 +192,9 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
     }
     let mut buffer = Buffer::new();
     let head = buffer.read(file, 0, real.min(superblock::LENGTH as u64))?;
+    if unfinished::is_xfs_in_progress(head) {
+        return Ok(Look::InProgress);
+    }
     if let Some((fs, size)) = superblock::read(head) {
         return Ok(Look::Filesystem(fs, size));
     }
@@ -185,7 +203,8 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
         while at < end {
             let bytes = buffer.read(file, at, (end - at).min(CHUNK as u64))?;
             if let Some(place) = bytes.iter().position(|byte| *byte != 0) {
-                return Ok(Look::Data(at + place as u64));
+                let marked = unfinished::is_marked(file, real)?;
+                return Ok(if marked { Look::Marked } else { Look::Data(at + place as u64) });
             }
             at += bytes.len() as u64;
         }
@@ -194,7 +213,7 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
 }
 
 /// The ranges to read, within the device. They begin and end at multiples of 4 KiB, or at the device's end.
-fn regions(size: u64) -> Vec<(u64, u64)> {
+pub(super) fn regions(size: u64) -> Vec<(u64, u64)> {
     let down = |at: u64| at - at % ALIGNMENT as u64;
     let mut regions = vec![(0, ENDS.min(size))];
     let groups = (1..ALLOCATION_GROUPS).map(|group| size / ALLOCATION_GROUPS * group);
@@ -209,24 +228,29 @@ fn regions(size: u64) -> Vec<(u64, u64)> {
     regions
 }
 
-/// A buffer that direct I/O takes.
-struct Buffer {
+/// A buffer that direct I/O takes. It begins as zeros.
+pub(super) struct Buffer {
     bytes: Vec<u8>,
     begin: usize,
 }
 
 impl Buffer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bytes = vec![0; CHUNK + ALIGNMENT];
         let begin = bytes.as_ptr().align_offset(ALIGNMENT);
         Self { bytes, begin }
     }
 
-    fn read(&mut self, file: &File, at: u64, length: u64) -> io::Result<&[u8]> {
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let bytes = &mut self.bytes[self.begin..][..length];
+    pub(super) fn read(&mut self, file: &File, at: u64, length: u64) -> io::Result<&[u8]> {
+        let bytes = self.bytes(length)?;
         file.read_exact_at(bytes, at)?;
         Ok(bytes)
+    }
+
+    /// Its first bytes, [`CHUNK`] at most.
+    pub(super) fn bytes(&mut self, length: u64) -> io::Result<&mut [u8]> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        Ok(&mut self.bytes[self.begin..][..length])
     }
 }
 

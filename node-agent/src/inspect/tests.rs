@@ -25,13 +25,13 @@ fn a_published_volume_is_told_with_everything_about_it() {
     assert_eq!(volume.publish_paths, [world.target().as_path()]);
     let uses: Vec<_> = volume.holders.iter().map(|holder| holder.how).collect();
     assert_eq!(uses, [Use::Mount, Use::Mount, Use::OpenFile]);
-    assert_eq!(one(&world.volumes, &world.volume, &world.managed()).unwrap().as_ref(), Some(volume));
+    assert_eq!(one(&world.volumes, &world.volume).unwrap().as_ref(), Some(volume));
 }
 
 #[test]
 fn a_volume_of_which_nothing_is_left_is_none() {
     let world = world(Holds::Nothing);
-    assert_eq!(one(&world.volumes, &world.volume, &world.managed()).unwrap(), None);
+    assert_eq!(one(&world.volumes, &world.volume).unwrap(), None);
     assert_eq!(all(&world.volumes).unwrap(), []);
 }
 
@@ -39,7 +39,7 @@ fn a_volume_of_which_nothing_is_left_is_none() {
 fn a_connection_that_no_record_knows_is_told() {
     let world = published();
     world.volumes.records.remove(&world.volume).unwrap();
-    let volume = one(&world.volumes, &world.volume, &world.managed()).unwrap().unwrap();
+    let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
     assert_eq!((volume.connection, volume.staging_path), (Connection::Live, None));
     assert_eq!(all(&world.volumes).unwrap().len(), 1);
 }
@@ -48,7 +48,7 @@ fn a_connection_that_no_record_knows_is_told() {
 fn what_a_reboot_took_away_is_not_told_as_there() {
     let world = published();
     world.host.reboot();
-    let volume = one(&world.volumes, &world.volume, &world.managed()).unwrap().unwrap();
+    let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
     assert_eq!((volume.connection, volume.staging_path.as_ref()), (Connection::Absent, None));
     assert!(volume.publish_paths.is_empty() && volume.holders.is_empty());
 }
@@ -57,7 +57,7 @@ fn what_a_reboot_took_away_is_not_told_as_there() {
 fn a_connection_that_is_down_is_told_as_connecting() {
     let world = published();
     world.host.unplug();
-    let volume = one(&world.volumes, &world.volume, &world.managed()).unwrap().unwrap();
+    let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
     assert_eq!(volume.connection, Connection::Connecting);
 }
 
@@ -65,5 +65,35 @@ fn a_connection_that_is_down_is_told_as_connecting() {
 fn not_knowing_who_holds_it_is_an_error_and_not_an_empty_list() {
     let world = published();
     world.host.fail_once(crate::host::fake::Act::Holders, rustix::io::Errno::ACCESS);
-    assert!(one(&world.volumes, &world.volume, &world.managed()).is_err());
+    assert!(one(&world.volumes, &world.volume).is_err());
+}
+
+#[test]
+fn a_namesake_s_connection_and_holders_are_not_told_as_the_volume_s() {
+    let world = published();
+    world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");
+    let namesake = "rack-2/pvc-a".parse().unwrap();
+    assert_eq!(one(&world.volumes, &namesake).unwrap(), None);
+    assert_eq!(world.volumes.holders(&namesake).unwrap(), []);
+    assert_eq!(one(&world.volumes, &world.volume).unwrap().unwrap().holders.len(), 3);
+}
+
+#[test]
+fn a_damaged_record_is_its_own_volume_s_trouble_only() {
+    let world = published();
+    world.damage_record("pvc-b");
+    let told = all(&world.volumes).unwrap();
+    let told: Vec<_> = told.iter().map(|volume| (volume.volume.as_str(), volume.damage.is_some())).collect();
+    assert_eq!(told, [("pvc-a", false), ("pvc-b", true)]);
+    assert!(one(&world.volumes, &world.volume).unwrap().is_some());
+    assert!(one(&world.volumes, &"pvc-b".parse().unwrap()).is_err());
+}
+
+#[test]
+fn what_holds_a_device_that_is_gone_is_told() {
+    let world = published();
+    world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");
+    world.host.give_up();
+    let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
+    assert_eq!((volume.connection, volume.holders.len()), (Connection::Absent, 3));
 }

@@ -215,3 +215,76 @@ fn a_volume_for_one_pod_is_published_once_and_again_when_it_is_free() {
         publish(&world.volumes, &second).unwrap();
     }
 }
+
+#[test]
+fn a_volume_that_an_earlier_driver_staged_is_taken_over() {
+    for usage in [READ_WRITE, READ_ONLY, Usage::Block] {
+        let world = staged(usage);
+        let record = world.volumes.records.read(&world.volume).unwrap();
+        world.volumes.records.remove(&world.volume).unwrap();
+        publish(&world.volumes, &world.publish_as(usage)).unwrap();
+        let mut taken_over = world.volumes.records.read(&world.volume).unwrap();
+        taken_over.as_mut().unwrap().published.clear();
+        assert_eq!(taken_over, record);
+        crate::unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+        crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+        assert!(world.is_clean());
+    }
+}
+
+#[test]
+fn only_exactly_this_volume_is_taken_over() {
+    let world = staged(READ_WRITE);
+    world.volumes.records.remove(&world.volume).unwrap();
+    let before = world.everything();
+    let other_name =
+        Wanted { nqn: format!("{}:e2", world.nqn).parse().unwrap(), ..world.publish_as(READ_WRITE) };
+    let other_array =
+        Wanted { portal: Portal::parse("10.77.0.2", None).unwrap(), ..world.publish_as(READ_WRITE) };
+    let other_place = Wanted { staging: world.path("plugins/other"), ..world.publish_as(READ_WRITE) };
+    let other_form = world.publish_as(Usage::Block);
+    for wanted in [other_name, other_array, other_place, other_form] {
+        let error = publish(&world.volumes, &wanted).unwrap_err();
+        assert!(error.to_string().contains("never staged"), "{error}");
+        assert_eq!(world.everything(), before);
+    }
+}
+
+#[test]
+fn a_device_file_that_an_earlier_driver_mounted_is_left_and_taken_away_layer_by_layer() {
+    let world = staged(Usage::Block);
+    let number = world.host.attachment(&world.nqn).unwrap().device().unwrap().number;
+    world.host.place(world.target().as_path(), Found::Node(number));
+    world.host.mount_device_file(world.target().as_path());
+    publish(&world.volumes, &world.publish_as(Usage::Block)).unwrap();
+    assert!(world.host.mounts().unwrap().top(&world.target()).is_some());
+    world.host.mount_device_file(world.target().as_path());
+    crate::unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+    crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+}
+
+#[test]
+fn a_dead_mount_at_the_target_makes_way() {
+    let world = staged(READ_WRITE);
+    publish(&world.volumes, &world.publish_as(READ_WRITE)).unwrap();
+    world.host.give_up();
+    stage::stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    publish(&world.volumes, &world.publish_as(READ_WRITE)).unwrap();
+    let number = world.host.attachment(&world.nqn).unwrap().device().unwrap().number;
+    let mounts = world.host.mounts().unwrap();
+    assert_eq!(
+        mounts.layers(world.target().as_path()).map(|mount| mount.device).collect::<Vec<_>>(),
+        [number]
+    );
+}
+
+#[test]
+fn a_second_block_target_lives_on_when_the_first_is_gone() {
+    let world = staged(Usage::Block);
+    let second = Wanted { target: world.path("pods/q/target"), ..world.publish_as(Usage::Block) };
+    publish(&world.volumes, &world.publish_as(Usage::Block)).unwrap();
+    publish(&world.volumes, &second).unwrap();
+    crate::unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+    assert!(matches!(world.host.found_at(&second.target).unwrap(), Found::Node(_)));
+}

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, Portal, VolumeId};
 
 use super::MOST_STEPS;
-use crate::host::{self, Device, Holder, KubeletPath, in_use};
+use crate::host::{self, Device, Holder, KubeletPath, ManagedNqn, in_use};
+use crate::volumes;
 use crate::volumes::record::{self, Form};
 
 /// Why a volume is not staged.
@@ -29,7 +30,8 @@ pub enum Error {
     /// Something else is on the device.
     #[error(
         "{device} of volume {volume} holds {found}, and {wanted} is asked for: it is left as it is; \
-         correct fsType, or empty the volume by hand if nobody needs what is on it",
+         correct fsType; if nothing of value was ever on the volume, as after a format of an earlier driver that was cut off, \
+         delete its claim and make it again, or write zeros over all of its image on the array",
         wanted = wanted.as_str()
     )]
     Foreign {
@@ -81,12 +83,17 @@ pub enum Error {
         at: PathBuf,
     },
     /// The volume is connected under another name.
-    #[error("volume {volume} is still connected as {old}: unstage it first")]
+    #[error(
+        "volume {volume} is still connected as {old}, and that connection is in use, so it is not ended: {}",
+        in_use::told(holders)
+    )]
     OtherConnection {
         /// Which volume.
         volume: VolumeId,
         /// Under which.
-        old: Nqn,
+        old: ManagedNqn,
+        /// What uses it.
+        holders: Vec<Holder>,
     },
     /// Another array's volume of the same slot is on this node.
     #[error(
@@ -160,6 +167,9 @@ pub enum Error {
     /// It could not be written down.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -181,6 +191,7 @@ impl Failure for Error {
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }

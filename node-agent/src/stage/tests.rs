@@ -17,7 +17,7 @@ fn device(size: Bytes) -> Device {
         name: "nvme1n1".into(),
         number: "259:1".parse().unwrap(),
         size,
-        nqn: Nqn::of_volume(&"pvc-a".parse().unwrap()),
+        nqn: rds_csi_api::Nqn::of_volume(&"pvc-a".parse().unwrap()),
     }
 }
 
@@ -38,7 +38,10 @@ fn every_state_has_its_step() {
         (&block, ready(Staged::Other("/dev/sda1".into())), "refuse"),
         (&filesystem, Observed::Short(device(SMALL)), "refuse"),
         (&filesystem, Observed::Elsewhere("/elsewhere".into()), "refuse"),
-        (&filesystem, Observed::Renamed(world.nqn.clone()), "refuse"),
+        (&filesystem, Observed::Renamed(world.managed(), Old::Idle), "end the old connection"),
+        (&filesystem, Observed::Renamed(world.managed(), Old::Stuck), "abandon the old connection"),
+        (&filesystem, Observed::Renamed(world.managed(), Old::InUse(Vec::new())), "refuse"),
+        (&filesystem, Observed::Dead(world.staging()), "detach a dead mount"),
         (&filesystem, ready(Staged::Other("/dev/sda1".into())), "refuse"),
         (&filesystem, unmounted(ext4(GIB)), "mount"),
         (&filesystem, unmounted(Content::Has(Signature::Foreign("gpt".into()))), "refuse"),
@@ -241,17 +244,109 @@ fn what_is_mounted_at_the_staging_path_by_others_is_left_there() {
     assert_eq!(world.host.mounts().unwrap().iter().count(), 1);
 }
 
+/// The same volume under another name, as after a fence.
+fn renamed(world: &World, wanted: Wanted) -> Wanted {
+    let new: rds_csi_api::Nqn = format!("{}:e2", world.nqn).parse().unwrap();
+    world.host.export(&new, GIB, world.host.holds(&world.nqn));
+    let nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, new).unwrap();
+    Wanted { target: Target { nqn, ..wanted.target.clone() }, ..wanted }
+}
+
+fn publish_filesystem(world: &World) {
+    let usage = crate::publish::Usage::Filesystem(crate::publish::Writing::Allowed);
+    crate::publish::publish(&world.volumes, &world.publish_as(usage)).unwrap();
+}
+
 #[test]
-fn an_old_connection_of_the_volume_is_not_forgotten() {
+fn an_old_connection_in_use_is_not_ended_for_a_new_one_and_says_by_whom() {
     let world = world(Holds::Nothing);
     stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    world.host.open_file(&world.nqn, 7, "qemu", "/dev/vda");
+    let fenced = renamed(&world, world.stage_as(Usage::Block));
     let before = world.everything();
-    let mut fenced = world.stage_as(Usage::Block);
-    let new = format!("{}:e2", world.nqn).parse().unwrap();
-    fenced.target.nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, new).unwrap();
     let error = stage(&world.volumes, &fenced).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 7 (qemu)"), "{error:?}");
     assert!(matches!(error, Error::Remains { cause, .. } if matches!(*cause, Error::OtherConnection { .. })));
     assert_eq!(world.everything(), before);
+    world.host.unplug();
+    assert!(
+        stage(&world.volumes, &fenced).is_err(),
+        "a process may have an old device open that does not answer"
+    );
+}
+
+#[test]
+fn an_old_connection_that_works_and_is_mounted_is_not_ended() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    let fenced = renamed(&world, world.stage_filesystem());
+    let before = world.everything();
+    let error = stage(&world.volumes, &fenced).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("it is mounted at"), "{error:?}");
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
+fn a_zombie_s_old_connection_is_ended_before_the_volume_is_staged_under_its_new_name() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    publish_filesystem(&world);
+    let fenced = renamed(&world, world.stage_filesystem());
+    world.host.withdraw(&world.nqn);
+    stage(&world.volumes, &fenced).unwrap();
+    // What the old device had not written has nowhere to go: it has no controller, and the new device is another.
+    assert_eq!(world.host.attachment(&world.nqn).unwrap(), Attachment::Lost);
+    let device = world.host.attachment(fenced.target.nqn.as_nqn()).unwrap().device().unwrap().number;
+    assert_eq!(world.host.mounts().unwrap().top(&world.staging()).unwrap().device, device);
+    crate::unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+    crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+}
+
+#[test]
+fn a_zombie_s_mount_in_somebody_else_s_namespace_keeps_its_connection() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    world.host.use_device(&world.nqn, Use::MountElsewhere, 99, "postgres", "/data");
+    let fenced = renamed(&world, world.stage_filesystem());
+    world.host.withdraw(&world.nqn);
+    let before = world.everything();
+    let error = stage(&world.volumes, &fenced).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 99 (postgres)"), "{error:?}");
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
+fn a_stale_mount_is_recovered() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    world.host.open_file(&world.nqn, 7, "postgres", "/data/base");
+    world.host.give_up();
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    let device = world.host.attachment(&world.nqn).unwrap().device().unwrap().number;
+    let mounts = world.host.mounts().unwrap();
+    assert_eq!(
+        mounts.layers(world.staging().as_path()).map(|mount| mount.device).collect::<Vec<_>>(),
+        [device]
+    );
+}
+
+#[test]
+fn a_format_that_was_cut_off_is_begun_again_unless_somebody_is_still_at_it() {
+    let world = world(Holds::Unfinished);
+    let block = world.stage_as(Usage::Block);
+    stage(&world.volumes, &block).unwrap();
+    world.volumes.records.remove(&world.volume).unwrap();
+    world.host.open_file(&world.nqn, 7, "mkfs.ext4", "/dev/nvme1n1");
+    let error = stage(&world.volumes, &world.stage_filesystem()).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 7 (mkfs.ext4)"), "{error:?}");
+    assert_eq!(world.host.holds(&world.nqn), Holds::Unfinished);
+    world.host.close_files();
+    let read_only = as_filesystem(&world, FsType::Ext4, &["ro"]);
+    assert!(stage(&world.volumes, &read_only).is_err());
+    assert_eq!(world.host.holds(&world.nqn), Holds::Unfinished);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
 }
 
 /// The volume of another array whose slot, and so whose NQN, is the same.

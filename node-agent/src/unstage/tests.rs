@@ -190,3 +190,35 @@ fn after_a_reboot_there_is_only_the_record_to_remove() {
     unstage(&world.volumes, &world.unstage()).unwrap();
     assert!(world.is_clean());
 }
+
+#[test]
+fn lesson_18_what_holds_a_device_that_is_gone_is_named() {
+    let world = filesystem();
+    let wanted = world.publish_as(publish::Usage::Filesystem(publish::Writing::Allowed));
+    publish::publish(&world.volumes, &wanted).unwrap();
+    world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");
+    world.host.give_up();
+    let error = unstage(&world.volumes, &world.unstage()).unwrap_err();
+    assert_eq!(error.kind(), Kind::InUse);
+    assert!(error.to_string().contains("process 4711 (postgres)"), "{error}");
+    assert!(error.to_string().contains("mounted at /var/lib/kubelet/pods/p/target"), "{error}");
+    world.host.close_files();
+    unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+    unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+}
+
+#[test]
+fn a_volume_that_an_earlier_driver_staged_and_published_is_taken_away() {
+    for usage in [publish::Usage::Filesystem(publish::Writing::Allowed), publish::Usage::Block] {
+        let world = match usage {
+            publish::Usage::Block => block(),
+            publish::Usage::Filesystem(_) => filesystem(),
+        };
+        publish::publish(&world.volumes, &world.publish_as(usage)).unwrap();
+        world.volumes.records.remove(&world.volume).unwrap();
+        unpublish::unpublish(&world.volumes, &world.unpublish()).unwrap();
+        unstage(&world.volumes, &world.unstage()).unwrap();
+        assert!(world.is_clean());
+    }
+}

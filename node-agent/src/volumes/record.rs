@@ -94,15 +94,39 @@ impl Failure for Error {
     }
 }
 
+/// All records.
+#[derive(Debug)]
+pub struct Listing {
+    /// Those that can be read.
+    pub records: Vec<Record>,
+    /// Those that cannot, and why.
+    pub damaged: Vec<(VolumeId, Error)>,
+}
+
 /// The directory of records.
 #[derive(Debug, Clone)]
-pub struct Records(PathBuf);
+pub struct Records {
+    directory: PathBuf,
+    #[cfg(any(test, feature = "fake"))]
+    life: crate::host::fake::Life,
+}
 
 impl Records {
     /// Makes the directory if it is not there.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("make", directory))?;
-        Ok(Self(directory.into()))
+        Ok(Self {
+            directory: directory.into(),
+            #[cfg(any(test, feature = "fake"))]
+            life: crate::host::fake::Life::default(),
+        })
+    }
+
+    /// The same, of a program that lives no longer than this.
+    #[cfg(any(test, feature = "fake"))]
+    #[must_use]
+    pub fn living(self, life: crate::host::fake::Life) -> Self {
+        Self { life, ..self }
     }
 
     /// The record of a volume, if there is one.
@@ -115,34 +139,36 @@ impl Records {
         }
     }
 
-    /// Every record, by volume.
-    pub fn list(&self) -> Result<Vec<Record>, Error> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&self.0).map_err(failed("list", &self.0))? {
-            let path = entry.map_err(failed("list", &self.0))?.path();
-            // Others are remains of a write that a crash cut short, written over by the next one.
-            if path.extension().is_some_and(|extension| extension == "json") {
-                match fs::read(&path) {
-                    Ok(text) => records.push(parse(&path, &text)?),
-                    // Unstaged while we looked.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(failed("read", &path)(error)),
-                }
+    /// Every record, by volume, and those that cannot be read.
+    pub fn list(&self) -> Result<Listing, Error> {
+        let mut listing = Listing { records: Vec::new(), damaged: Vec::new() };
+        for volume in self.volumes()? {
+            match self.read(&volume) {
+                Ok(record) => listing.records.extend(record),
+                Err(error) => listing.damaged.push((volume, error)),
             }
         }
-        records.sort_by(|one, other| one.volume.cmp(&other.volume));
-        Ok(records)
+        Ok(listing)
+    }
+
+    /// The volumes of which there is a record, told by the files' names.
+    fn volumes(&self) -> Result<BTreeSet<VolumeId>, Error> {
+        let mut found = BTreeSet::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed("list", &self.directory))? {
+            let name = entry.map_err(failed("list", &self.directory))?.file_name();
+            // Others are remains of a write that a crash cut short, written over by the next one.
+            let stem = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            found.extend(stem.and_then(|stem| stem.replace('@', "/").parse::<VolumeId>().ok()));
+        }
+        Ok(found)
     }
 
     /// The records of other volumes with the same slot, each on a backend of its own: their NQNs tell them not apart.
     pub fn namesakes(&self, volume: &VolumeId) -> Result<Vec<Record>, Error> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.0).map_err(failed("list", &self.0))? {
-            let name = entry.map_err(failed("list", &self.0))?.file_name();
-            // By the file's name: a damaged record of any other volume is in nobody's way.
-            let stem = name.to_str().and_then(|name| name.strip_suffix(".json"));
-            let other = stem.and_then(|stem| stem.replace('@', "/").parse::<VolumeId>().ok());
-            if let Some(other) = other.filter(|other| other != volume && other.slot() == volume.slot()) {
+        // By the file's name: a damaged record of any other volume is in nobody's way.
+        for other in self.volumes()? {
+            if other != *volume && other.slot() == volume.slot() {
                 found.extend(self.read(&other)?);
             }
         }
@@ -151,6 +177,8 @@ impl Records {
 
     /// Writes a record. When it returns, the record survives a power failure, whole.
     pub fn write(&self, record: &Record) -> Result<(), Error> {
+        #[cfg(any(test, feature = "fake"))]
+        self.life.change();
         let path = self.path(&record.volume);
         let new = path.with_extension("json.new");
         let written = serde_json::to_vec_pretty(&Stored::from(record)).map_err(io::Error::other).and_then(
@@ -168,6 +196,8 @@ impl Records {
 
     /// Forgets a volume.
     pub fn remove(&self, volume: &VolumeId) -> Result<(), Error> {
+        #[cfg(any(test, feature = "fake"))]
+        self.life.change();
         let path = self.path(volume);
         match fs::remove_file(&path) {
             Ok(()) => self.sync().map_err(failed("remove", &path)),
@@ -178,11 +208,11 @@ impl Records {
 
     /// A volume id is a file name by its alphabet, but for the slash behind its backend.
     fn path(&self, volume: &VolumeId) -> PathBuf {
-        self.0.join(format!("{}.json", volume.as_str().replace('/', "@")))
+        self.directory.join(format!("{}.json", volume.as_str().replace('/', "@")))
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        File::open(&self.directory)?.sync_all()
     }
 }
 
@@ -278,10 +308,10 @@ mod tests {
         records.write(&b).unwrap();
         records.write(&a).unwrap();
         assert_eq!(records.read(&a.volume).unwrap(), Some(a.clone()));
-        assert_eq!(records.list().unwrap(), [a.clone(), b.clone()]);
+        assert_eq!(records.list().unwrap().records, [a.clone(), b.clone()]);
         records.remove(&a.volume).unwrap();
         records.remove(&a.volume).unwrap();
-        assert_eq!(records.list().unwrap(), [b]);
+        assert_eq!(records.list().unwrap().records, [b]);
     }
 
     #[test]
@@ -307,21 +337,25 @@ mod tests {
         let old = record("pvc-a", Form::Block);
         records.write(&old).unwrap();
         fs::write(folder.path().join("state/pvc-a.json.new"), "{\"version\":").unwrap();
-        assert_eq!(records.list().unwrap(), std::slice::from_ref(&old));
+        assert_eq!(records.list().unwrap().records, std::slice::from_ref(&old));
         let new = Record { published: BTreeSet::new(), ..old };
         records.write(&new).unwrap();
         assert_eq!(records.read(&new.volume).unwrap(), Some(new));
     }
 
     #[test]
-    fn a_record_of_a_newer_agent_or_a_damaged_one_is_refused_and_kept() {
+    fn a_record_of_a_newer_agent_or_a_damaged_one_is_refused_and_kept_and_hides_no_other() {
         let (folder, records) = records();
+        let other = record("pvc-b", Form::Block);
+        records.write(&other).unwrap();
         let path = folder.path().join("state/pvc-a.json");
         for text in ["{\"version\":2,\"more\":true}", "{\"version\":1}", "", "null"] {
             fs::write(&path, text).unwrap();
             let error = records.read(&"pvc-a".parse().unwrap()).unwrap_err();
             assert!(matches!(error, Error::Unknown { .. }), "{error}");
-            assert!(records.list().is_err());
+            let Listing { records: sound, damaged } = records.list().unwrap();
+            assert_eq!(sound, std::slice::from_ref(&other));
+            assert!(matches!(&damaged[..], [(volume, Error::Unknown { .. })] if volume.as_str() == "pvc-a"));
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }

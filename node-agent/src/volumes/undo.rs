@@ -87,7 +87,7 @@ fn take_back<H: Host>(volumes: &Volumes<H>, made: &Made) -> Result<(), Left> {
         Made::Node(at) => host.remove_node(at)?,
         Made::Connection(nqn) => {
             let attachment = host.attachment(nqn.as_nqn())?;
-            let devices: Vec<_> = attachment.device().into_iter().collect();
+            let devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
             if let Some(holder) = host.holders(&devices)?.pop() {
                 return Err(Left::InUse { nqn: nqn.clone(), holder });
             }

@@ -410,3 +410,29 @@ async fn a_policy_of_the_attachment_wins_over_the_volume_s_and_reaches_what_is_c
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("fastIoFailTmo \"never\""), "{status}");
 }
+
+#[tokio::test]
+async fn a_volume_that_an_earlier_driver_attached_goes_by_its_volume_context() {
+    let world = world(Holds::Nothing);
+    let node = node(&world);
+    let volume_context = map(&[
+        ("rdsAddress", "10.77.0.9"),
+        ("nvmeAddress", "10.77.0.1"),
+        ("nvmePort", "4420"),
+        ("nqn", world.nqn.as_str()),
+        ("ctrlLossTmo", "600"),
+    ]);
+    let stage = csi::NodeStageVolumeRequest {
+        publish_context: HashMap::new(),
+        volume_context: volume_context.clone(),
+        ..stage_request(&world, filesystem("", &[], Mode::SingleNodeWriter))
+    };
+    node.node_stage_volume(Request::new(stage)).await.unwrap();
+    let publish = csi::NodePublishVolumeRequest {
+        publish_context: HashMap::new(),
+        volume_context,
+        ..publish_request(&world, filesystem("", &[], Mode::SingleNodeWriter))
+    };
+    node.node_publish_volume(Request::new(publish)).await.unwrap();
+    assert!(world.host.mounts().unwrap().top(&world.target()).is_some());
+}

@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use rds_csi_api::Bytes;
 
 use super::*;
+use crate::host::Device;
 
 /// A `/proc` and a `/sys` with as much in them as a test needs.
 struct Tree(tempfile::TempDir);
@@ -32,7 +33,7 @@ impl Tree {
     }
 
     fn holders(&self, device: &Device) -> Vec<Holder> {
-        holders(self.root(), &[device]).unwrap()
+        holders(self.root(), &[device.number]).unwrap()
     }
 }
 
@@ -76,7 +77,7 @@ fn a_mount_that_we_see_ourselves_is_told_from_others() {
 #[test]
 fn lesson_3_devices_built_on_it_are_uses() {
     let tree = Tree::new();
-    fs::create_dir_all(tree.root().join("sys/class/block/nvme1n1/holders/dm-0")).unwrap();
+    fs::create_dir_all(tree.root().join("sys/dev/block/259:3/holders/dm-0")).unwrap();
     let found = tree.holders(&nvme1n1());
     assert_eq!(
         (found[0].how, found[0].path.as_path(), found[0].pid),
@@ -115,10 +116,10 @@ fn lesson_18_a_holder_is_told_by_pid_command_and_path() {
 fn lesson_3_what_cannot_be_looked_at_is_an_error_and_not_an_empty_answer() {
     let tree = Tree::new();
     fs::write(tree.root().join("proc/1/mountinfo"), "nonsense\n").unwrap();
-    assert!(holders(tree.root(), &[&nvme1n1()]).is_err());
+    assert!(holders(tree.root(), &[nvme1n1().number]).is_err());
     let tree = Tree::new();
     fs::write(tree.root().join("proc/300"), "not a directory").unwrap();
-    assert!(holders(tree.root(), &[&nvme1n1()]).is_err());
+    assert!(holders(tree.root(), &[nvme1n1().number]).is_err());
 }
 
 #[test]
