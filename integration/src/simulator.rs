@@ -208,6 +208,11 @@ impl Simulator {
         self.server.faults.clear();
     }
 
+    /// Ends when a line waits as [`Effect::PauseBefore`] has it.
+    pub async fn paused(&self) {
+        self.server.faults.paused().await;
+    }
+
     /// Reboots the array, which is away for so long; returns when it serves again.
     pub async fn reboot(&self, away: Duration) {
         self.switch_off().await;
@@ -229,6 +234,12 @@ impl Simulator {
     /// Writes a number to a file of the pool, in place of a host that has it attached.
     pub fn write(&self, path: &PoolPath, content: u64) -> Result<(), backend::Error> {
         self.server.device.write(path, content)
+    }
+
+    /// Lets a file, directory or subvolume be gone from the pool with all that is in it, as from a filesystem that
+    /// lost it: whatever uses it. What is exported from it stays so until the array is switched off.
+    pub fn lose(&self, path: &PoolPath) -> Result<(), backend::Error> {
+        self.server.device.lose(path)
     }
 
     /// Lets a host's connection be among those that `/ip/firewall/connection` tells of.

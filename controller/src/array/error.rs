@@ -132,6 +132,16 @@ pub enum Error {
          pod that mounts both"
     )]
     NoData(SnapshotId),
+    /// The array has the disk, and not what is on it.
+    #[error(
+        "{subject} is damaged on the array ({how}), so there is nothing to copy: bring its file back on the array, or delete it"
+    )]
+    Damaged {
+        /// Which one.
+        subject: Subject,
+        /// How.
+        how: String,
+    },
     /// A copy cannot be smaller than what it is a copy of.
     #[error("{source_of} has {size}, more than limit_bytes of {most}: raise the limit to that")]
     SourceTooLarge {
@@ -222,6 +232,7 @@ impl Failure for Error {
             | Self::Open(_)
             | Self::Flat(_)
             | Self::NoData(_)
+            | Self::Damaged { .. }
             | Self::NoPool { .. }
             | Self::Leftover { .. }
             | Self::Denied { .. } => Kind::Refused,

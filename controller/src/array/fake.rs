@@ -152,9 +152,12 @@ impl World {
     /// A volume that snapshots can be taken of.
     fn sliceable(&self, id: &VolumeId) -> Result<&Volume, Error> {
         let kept = self.volumes.get(id).ok_or_else(|| Error::Missing(id.clone()))?;
-        match kept.volume.layout {
-            Layout::Subvolume => Ok(&kept.volume),
-            Layout::FlatFile => Err(Error::Flat(id.clone())),
+        match (kept.volume.layout, &kept.volume.soundness) {
+            (Layout::FlatFile, _) => Err(Error::Flat(id.clone())),
+            (Layout::Subvolume, Soundness::Damaged(how)) => {
+                Err(Error::Damaged { subject: id.into(), how: how.clone() })
+            }
+            (Layout::Subvolume, Soundness::Sound) => Ok(&kept.volume),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::device::{Device, Handicaps, Session};
+use super::faults::Pause;
 use super::menus::Place;
 use super::script;
 
@@ -27,12 +28,13 @@ impl Console {
         &mut self,
         line: &str,
         handicaps: Handicaps,
+        pause: Option<Pause>,
         stop: CancellationToken,
     ) -> Option<String> {
         if line.len() > self.max_line {
             return Some(format!("syntax error (line 1 column {})\r\n", self.max_line + 1));
         }
-        let session = Session::new(Arc::clone(&self.device), handicaps, stop);
+        let session = Session::new(Arc::clone(&self.device), handicaps, pause, stop);
         let printed = match script::parse(line, self.place.clone(), session.dialect().version) {
             Ok(script) => {
                 self.place = script.place.clone();

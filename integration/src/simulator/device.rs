@@ -142,6 +142,22 @@ impl Device {
         self.state().backend.write(path, content)
     }
 
+    /// Removes something with all that is in it, whatever uses it.
+    pub(super) fn lose(&self, path: &PoolPath) -> Result<(), backend::Error> {
+        let mut state = self.state();
+        if state.backend.subvolume(path.as_str())?.is_some() {
+            return state.backend.remove_subvolume(path.as_str());
+        }
+        let entries = state.backend.entries()?.into_iter().map(|entry| entry.path);
+        // What is deepest goes first.
+        let mut lost: Vec<_> = entries.filter(|entry| entry.is_within(path.as_str())).collect();
+        lost.sort_by(|a, b| b.cmp(a));
+        if lost.is_empty() {
+            return Err(backend::Error::Missing(path.to_string()));
+        }
+        lost.iter().try_for_each(|path| state.backend.remove_file(path))
+    }
+
     /// Lets a connection be among those that are tracked.
     pub(super) fn connected(&self, connection: Connection) {
         self.state().firewall.connections.push(connection);
@@ -163,7 +179,7 @@ impl Device {
         state.backend.exports()?.iter().try_for_each(|export| state.backend.unexport(&export.nqn))
     }
 
-    /// Exports again what its disks say, and knows nothing of scripts that ran before.
+    /// Exports again what its disks say, as far as their files are there, and knows nothing of scripts that ran before.
     pub(super) fn switch_on(&self) -> Result<(), backend::Error> {
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.globals.forget();
@@ -171,10 +187,12 @@ impl Device {
         state.firewall.reboot();
         let offered = state.backend.exports()?;
         let missing: Vec<Export> = state.disks.values().filter_map(FileDisk::export).collect();
-        missing
-            .iter()
-            .filter(|export| offered.iter().all(|other| other.nqn != export.nqn))
-            .try_for_each(|export| state.backend.export(export))
+        for export in missing.iter().filter(|export| offered.iter().all(|other| other.nqn != export.nqn)) {
+            if state.backend.entry(&export.file)?.is_some() {
+                state.backend.export(export)?;
+            }
+        }
+        Ok(())
     }
 
     fn uptime(&self) -> Duration {

@@ -44,6 +44,12 @@ pub enum Effect {
         /// How many.
         statements: u32,
     },
+    /// A line waits in the middle of its work, when all that it looks at before this change was looked at: the
+    /// first is 1, counted as above. It goes on when the faults are cleared.
+    PauseBefore {
+        /// Which one.
+        change: u32,
+    },
     /// All connections break at once and new ones are refused for a time; then the array is back with all that
     /// it holds, and exports it again. Of the commands under way some are lost, some are done in part and some
     /// are done, as the seed has it.
@@ -101,12 +107,33 @@ pub struct Faults {
     pending: Mutex<Vec<Fault>>,
     silent: watch::Sender<bool>,
     cleared: watch::Sender<()>,
+    /// How many lines wait before a change.
+    paused: watch::Sender<usize>,
+}
+
+/// A line that is to wait before one of its changes.
+#[derive(Debug)]
+pub(super) struct Pause {
+    /// Before which one.
+    pub(super) change: u32,
+    cleared: watch::Receiver<()>,
+    paused: watch::Sender<usize>,
+}
+
+impl Pause {
+    /// Ends when the faults are cleared.
+    pub(super) async fn over(&self) {
+        self.paused.send_modify(|lines| *lines += 1);
+        // Nobody can clear them any more when the simulator is about to end.
+        let _ = self.cleared.clone().changed().await;
+        self.paused.send_modify(|lines| *lines -= 1);
+    }
 }
 
 impl Default for Faults {
     fn default() -> Self {
         let (silent, cleared) = (watch::Sender::new(false), watch::Sender::new(()));
-        Self { pending: Mutex::default(), silent, cleared }
+        Self { pending: Mutex::default(), silent, cleared, paused: watch::Sender::default() }
     }
 }
 
@@ -125,6 +152,21 @@ impl Faults {
     /// Tells of each time that all are forgotten, from now on.
     pub(super) fn cleared(&self) -> watch::Receiver<()> {
         self.cleared.subscribe()
+    }
+
+    /// The pause among the effects on a line that began when `cleared` was taken.
+    pub(super) fn pause(&self, effects: &[Effect], cleared: &watch::Receiver<()>) -> Option<Pause> {
+        let change = effects.iter().find_map(|effect| match effect {
+            Effect::PauseBefore { change } => Some(*change),
+            _ => None,
+        })?;
+        Some(Pause { change, cleared: cleared.clone(), paused: self.paused.clone() })
+    }
+
+    /// Ends when a line waits before a change.
+    pub(super) async fn paused(&self) {
+        // The sender is here, so it cannot be gone.
+        let _ = self.paused.subscribe().wait_for(|lines| *lines > 0).await;
     }
 
     /// All that are pending.

@@ -215,9 +215,10 @@ impl Server {
         } else {
             powered.clone()
         };
+        let pause = self.faults.pause(&effects, &cleared);
         // Scripts may wait and the storage may take its time: neither belongs on the runtime's threads.
         let ran = tokio::task::spawn_blocking(move || {
-            let output = console.run(&line, handicaps, ends_with);
+            let output = console.run(&line, handicaps, pause, ends_with);
             (console, output)
         });
         let (console, output) =

@@ -3,6 +3,7 @@
 mod bench;
 mod cuts;
 mod found;
+mod races;
 mod smuggling;
 
 use std::num::NonZeroUsize;

@@ -6,6 +6,7 @@ mod agent;
 mod array;
 mod attachments;
 mod backends;
+mod damaged;
 mod doctor;
 mod growth;
 mod kubernetes;

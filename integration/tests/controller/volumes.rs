@@ -186,8 +186,10 @@ async fn a_subvolume_with_somebody_elses_files_in_it_is_left_alone() {
         world::shell(&world.site, &format!("/disk add type=file file-path={file} file-size=16M slot=notes"))
             .await;
         world::shell(&world.site, "/disk remove [find slot=notes]").await;
-        assert_refused(world.delete(directory).await, Code::FailedPrecondition, "holds other files");
     }
+    assert_refused(world.delete(&volume.volume_id).await, Code::FailedPrecondition, "holds other files");
+    // No volume has ever had this name, so there is none to delete.
+    world.delete("pvc-backups").await.unwrap();
     let files = world.simulator.state().unwrap().files;
     assert_eq!(files.iter().filter(|entry| format!("{:?}", entry.path).contains("notes.img")).count(), 2);
     world.end_with_leftovers().await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use rds_csi_integration::simulator::backend::PoolPath;
 use rds_csi_integration::simulator::{Effect, Fault, MAX_LINE};
 
 use crate::client::Bench;
@@ -52,6 +53,42 @@ async fn the_fault_meets_only_the_line_it_is_meant_for() {
     bench.run("/disk/btrfs/subvolume add fs=storage-pool name=x").await;
     assert_eq!(bench.client.exec(THREE).await.status.code(), Some(255));
     assert_eq!(names(&bench), ["a", "x"]);
+}
+
+#[tokio::test]
+async fn a_line_may_wait_before_one_of_its_changes_while_others_run() {
+    let bench = Bench::start().await;
+    bench.simulator.inject(Fault::new(Effect::PauseBefore { change: 2 }).times(1).containing("name=b"));
+    let mut line = Box::pin(bench.run(THREE));
+    tokio::select! {
+        () = bench.simulator.paused() => {}
+        output = &mut line => panic!("{output}"),
+    }
+    bench.run("/disk/btrfs/subvolume add fs=storage-pool name=x").await;
+    assert_eq!(names(&bench), ["a", "x"]);
+    bench.simulator.clear_faults();
+    assert!(line.await.ends_with("done\r\n"));
+    assert_eq!(names(&bench), ["a", "b", "c", "x"]);
+}
+
+#[tokio::test]
+async fn what_a_filesystem_loses_is_gone_from_under_its_disk_and_from_no_other() {
+    let bench = Bench::start().await;
+    for name in ["a", "b"] {
+        bench.run(&format!("/disk/btrfs/subvolume add fs=storage-pool name={name}")).await;
+        let disk = format!("file-path=/storage-pool/{name}/disk.img slot={name} nvme-tcp-export=yes");
+        bench.run(&format!("/disk add type=file file-size=1M {disk}")).await;
+    }
+    bench.simulator.lose(&PoolPath::new("a/disk.img").unwrap()).unwrap();
+    let there = ":put ([:len [/file find name=\"storage-pool/a/disk.img\"]] . [:len [/disk find slot=a]])";
+    assert_eq!(bench.run(there).await, "01\r\n");
+    bench.simulator.switch_off().await;
+    bench.simulator.switch_on().await;
+    let exported: Vec<_> = bench.simulator.state().unwrap().exports.into_iter().map(|it| it.nqn).collect();
+    assert_eq!(exported, ["nqn.2000-02.com.mikrotik:b"]);
+    bench.simulator.lose(&PoolPath::new("b").unwrap()).unwrap();
+    assert_eq!(names(&bench), ["a"]);
+    bench.simulator.lose(&PoolPath::new("b").unwrap()).unwrap_err();
 }
 
 #[tokio::test]

@@ -87,13 +87,10 @@ impl RouterOs {
             Err(_) => return Judged::SomebodyElses,
         };
         let path = disk.path.strip_prefix('/').unwrap_or(&disk.path);
-        let soundness = match soundness(disk, images.get(path).copied()) {
-            Soundness::Sound
-                if volume.layout == Layout::Subvolume && !subvolumes.contains(disk.slot.as_str()) =>
-            {
-                Soundness::Damaged("its subvolume is missing on the array".into())
-            }
-            soundness => soundness,
+        let soundness = if volume.layout == Layout::Subvolume && !subvolumes.contains(disk.slot.as_str()) {
+            Soundness::Damaged("its subvolume is missing on the array".into())
+        } else {
+            soundness(disk, images.get(path).copied())
         };
         Judged::Volume(Volume { soundness, ..volume })
     }

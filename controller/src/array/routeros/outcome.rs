@@ -31,8 +31,7 @@ pub(super) fn printed(reply: Reply, concerns: &Concerns) -> Result<String, Error
         Reply::Stopped(mark) => stopped(mark, concerns),
         Reply::Failed(Known::NoSpace, text) => Error::Full { subject: subject(), text },
         Reply::Failed(Known::NoPermission, text) => Error::Denied { text },
-        // What was looked for and was not there came to be in between.
-        Reply::Failed(Known::Exists, text) => Error::Concurrent { subject: subject(), text },
+        Reply::Failed(Known::Raced, text) => Error::Concurrent { subject: subject(), text },
         Reply::Failed(Known::Unfinished, text) => garbled("the array did not wait for its end", &text),
         Reply::Failed(Known::Other, text) => Error::Refused { text },
         Reply::NotUnderstood(text) => Error::NotUnderstood { text },
@@ -81,6 +80,7 @@ fn stopped(mark: Mark, concerns: &Concerns) -> Error {
         Mark::Strangers => of_a_volume(Error::Strangers),
         Mark::Open => of_a_volume(Error::Open),
         Mark::Flat => of_a_volume(Error::Flat),
+        Mark::NoImage => Error::Damaged { subject: source(), how: "its image is missing".into() },
         Mark::NoPlainSize => {
             Error::Refused { text: format!("it does not write the size of {} in digits", concerns.source) }
         }

@@ -31,7 +31,8 @@ pub(super) enum Reply {
 pub(super) enum Known {
     NoSpace,
     NoPermission,
-    Exists,
+    /// What was looked at before came or went since.
+    Raced,
     /// RouterOS gave up waiting for a command that may go on.
     Unfinished,
     /// Any other words.
@@ -50,10 +51,11 @@ impl Reply {
 }
 
 fn known(message: &str) -> Known {
-    const TEXTS: [(&str, Known); 5] = [
+    const TEXTS: [(&str, Known); 6] = [
         ("not enough space", Known::NoSpace),
         ("not enough permissions", Known::NoPermission),
-        ("already have such", Known::Exists),
+        ("already have such", Known::Raced),
+        ("no such item", Known::Raced),
         ("timed out", Known::Unfinished),
         ("interrupted", Known::Unfinished),
     ];

@@ -49,6 +49,8 @@ pub(super) enum Mark {
     Open,
     /// The image is no subvolume's.
     Flat,
+    /// There is no image where it should be.
+    NoImage,
     /// A subvolume has a snapshot's name, and is not read-only or another cluster's.
     NoSnapshot,
     /// There is nothing that a copy could be made of.
@@ -60,7 +62,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Missing,
         Self::NotAVolume,
         Self::OtherCluster,
@@ -69,6 +71,7 @@ impl Mark {
         Self::Strangers,
         Self::Open,
         Self::Flat,
+        Self::NoImage,
         Self::NoSnapshot,
         Self::NoSource,
         Self::NoPlainSize,
@@ -85,6 +88,7 @@ impl Mark {
             Self::Strangers => "rds-csi: other hosts",
             Self::Open => "rds-csi: every host",
             Self::Flat => "rds-csi: flat file",
+            Self::NoImage => "rds-csi: no image",
             Self::NoSnapshot => "rds-csi: no snapshot",
             Self::NoSource => "rds-csi: no source",
             Self::NoPlainSize => "rds-csi: no plain size",

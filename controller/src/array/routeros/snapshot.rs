@@ -7,13 +7,18 @@ use rds_csi_api::{BackendName, Bytes, SnapshotId, VolumeId};
 use super::RouterOs;
 use super::outcome::{Concerns, garbled, missing};
 use super::reply::{self, Subvolume};
-use crate::array::{ClusterId, Error, Snapshot, Subject, WantedSnapshot};
+use crate::array::{ClusterId, Error, Snapshot, Source, Subject, WantedSnapshot};
 
 impl RouterOs {
     pub(super) async fn snapshot_of(&self, wanted: &WantedSnapshot) -> Result<Snapshot, Error> {
         let id = takeable(&wanted.id)?;
         let concerns = Concerns::of(id).taking_from(&wanted.source);
-        let printed = self.run(self.place().take_snapshot(wanted), &concerns).await?;
+        let printed = match self.run(self.place().take_snapshot(wanted), &concerns).await {
+            Err(error @ Error::Refused { .. }) => {
+                return Err(self.why_refused(&Source::Volume(wanted.source.clone()), error).await);
+            }
+            printed => printed?,
+        };
         let there = self.found(id, &printed)?;
         if there.source == wanted.source {
             return Ok(there);

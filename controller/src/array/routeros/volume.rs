@@ -40,8 +40,10 @@ impl RouterOs {
     /// Why a create failed. What it has left is taken back in a call of its own; if that fails too, a repeat does it.
     async fn failed(&self, wanted: &Wanted, error: Error) -> Error {
         // Not where another command may be making the same: its work looks like ours.
-        let is_known =
-            matches!(error, Error::Full { .. } | Error::Refused { .. } | Error::SourceTooLarge { .. });
+        let is_known = matches!(
+            error,
+            Error::Full { .. } | Error::Refused { .. } | Error::SourceTooLarge { .. } | Error::Damaged { .. }
+        );
         let concerns = Concerns::of(&wanted.id);
         if is_known && let Err(also) = self.run(self.place().take_back(wanted), &concerns).await {
             tracing::debug!(volume = %wanted.id, error = %also, "what a failed create has left was not taken back");
@@ -57,7 +59,27 @@ impl RouterOs {
                 let found = self.look_at_snapshot(source).await;
                 found.err().unwrap_or_else(|| Error::MissingSnapshot(source.clone()))
             }
+            (error @ Error::Refused { .. }, Content::CopyOf { source, .. }) => {
+                self.why_refused(source, error).await
+            }
             (error, _) => error,
+        }
+    }
+
+    /// Why the array did not copy, if it is the source's fault: it went meanwhile, or has no image any more.
+    pub(super) async fn why_refused(&self, source: &Source, refused: Error) -> Error {
+        match source {
+            Source::Volume(id) => match self.look_at(id).await {
+                Err(gone @ Error::Missing(_)) => gone,
+                Ok(Volume { soundness: Soundness::Damaged(how), .. }) => {
+                    Error::Damaged { subject: id.into(), how }
+                }
+                _ => refused,
+            },
+            Source::Snapshot(id) => match self.look_at_snapshot(id).await {
+                Err(gone @ Error::MissingSnapshot(_)) => gone,
+                _ => refused,
+            },
         }
     }
 
@@ -137,13 +159,16 @@ fn made(place: Place<'_>, wanted: &Wanted, disk: &Disk) -> Result<Volume, Error>
     if let Some((what, found, wanted)) = difference(place, wanted, disk) {
         return Err(Error::Conflict { subject: id.into(), what, found, wanted });
     }
+    let subject = |source: &Source| match source {
+        Source::Snapshot(id) => id.into(),
+        Source::Volume(id) => id.into(),
+    };
     match &wanted.content {
+        Content::CopyOf { source, .. } if disk.size == Bytes::new(0) => {
+            Err(Error::Damaged { subject: subject(source), how: "its image is empty or missing".into() })
+        }
         Content::CopyOf { source, most: Some(most), .. } if disk.size > *most => {
-            let source_of = match source {
-                Source::Snapshot(id) => id.into(),
-                Source::Volume(id) => id.into(),
-            };
-            Err(Error::SourceTooLarge { source_of, size: disk.size, most: *most })
+            Err(Error::SourceTooLarge { source_of: subject(source), size: disk.size, most: *most })
         }
         Content::CopyOf { least: Some(least), .. } if disk.size < *least => {
             Err(disobeyed(id, "a size of", &disk.size, least))

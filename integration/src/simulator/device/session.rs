@@ -4,9 +4,11 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Device, Dialect, Item, disk, file, firewall, subvolume, system, users};
+use crate::simulator::faults::Pause;
 use crate::simulator::menus::{Arguments, Menu};
 use crate::simulator::script::{Failure, Globals, ItemId};
 
@@ -55,6 +57,7 @@ pub(in crate::simulator) enum Policy {
 pub(in crate::simulator) struct Session {
     device: Arc<Device>,
     handicaps: Handicaps,
+    pause: Option<Pause>,
     stop: CancellationToken,
     /// How many commands have changed something.
     changes: Cell<u32>,
@@ -65,9 +68,10 @@ impl Session {
     pub(in crate::simulator) fn new(
         device: Arc<Device>,
         handicaps: Handicaps,
+        pause: Option<Pause>,
         stop: CancellationToken,
     ) -> Self {
-        Self { device, handicaps, stop, changes: Cell::new(0) }
+        Self { device, handicaps, pause, stop, changes: Cell::new(0) }
     }
 
     /// Whether the script must end now.
@@ -77,6 +81,19 @@ impl Session {
             Reach::Changes(most) => self.changes.get() >= most,
         };
         exhausted || self.stop.is_cancelled()
+    }
+
+    /// Waits if this script is to wait before what it changes next.
+    pub(in crate::simulator) fn changing(&self) {
+        if let Some(pause) = self.pause.as_ref().filter(|pause| pause.change == self.changes.get() + 1) {
+            // A script has a thread of its own.
+            Handle::current().block_on(async {
+                tokio::select! {
+                    () = pause.over() => {}
+                    () = self.stop.cancelled() => {}
+                }
+            });
+        }
     }
 
     /// Notes that a command has changed something.

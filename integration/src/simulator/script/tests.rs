@@ -24,7 +24,7 @@ fn run_on(version: Version, lines: &[&str]) -> String {
     let user = User { name: "csi".to_owned(), group: Group::least() };
     let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20, user).unwrap();
     let mut console = Console::new(Arc::new(device), usize::MAX);
-    let run = |line: &&str| console.run(line, Handicaps::default(), CancellationToken::new()).unwrap();
+    let run = |line: &&str| console.run(line, Handicaps::default(), None, CancellationToken::new()).unwrap();
     let printed: String = lines.iter().map(run).collect();
     printed.strip_suffix("\r\n").unwrap_or(&printed).to_owned()
 }

@@ -26,6 +26,7 @@ pub(super) enum Act {
     Discard,
     Delete,
     DeleteFlat,
+    DeleteSource,
     /// A volume as the Go driver makes them.
     MakeFlat,
     /// What it calls a snapshot.
@@ -137,6 +138,7 @@ impl Bench {
             }
             Act::Discard => array.delete_snapshot(&"snap-s".parse().unwrap()).await.map(told),
             Act::Delete => array.delete(&new()).await.map(told),
+            Act::DeleteSource => array.delete(&source()).await.map(told),
             Act::DeleteFlat => array.delete(&FLAT.parse().unwrap()).await.map(told),
             Act::MakeFlat => {
                 world::shell(&self.site, "/file add name=storage-pool/metal-csi type=directory").await;

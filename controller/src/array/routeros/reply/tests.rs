@@ -22,7 +22,7 @@ fn a_failure_is_one_of_ours_or_one_that_is_known_or_any_other() {
         ("failure: not enough space", Reply::Failed(Known::NoSpace, "failure: not enough space".into())),
         (
             "failure: already have such slot",
-            Reply::Failed(Known::Exists, "failure: already have such slot".into()),
+            Reply::Failed(Known::Raced, "failure: already have such slot".into()),
         ),
         (
             "not enough permissions (9)",
@@ -33,7 +33,8 @@ fn a_failure_is_one_of_ours_or_one_that_is_known_or_any_other() {
             Reply::Failed(Known::Unfinished, "action timed out - try again".into()),
         ),
         ("interrupted", Reply::Failed(Known::Unfinished, "interrupted".into())),
-        ("no such item", Reply::Failed(Known::Other, "no such item".into())),
+        ("no such item", Reply::Failed(Known::Raced, "no such item".into())),
+        ("no such command", Reply::Failed(Known::Other, "no such command".into())),
         ("a\nb", Reply::Failed(Known::Other, "a\nb".into())),
     ];
     for (message, reply) in cases {

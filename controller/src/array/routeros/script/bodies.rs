@@ -134,6 +134,7 @@ pub(super) const TAKE: &str = concat!(
     ours_or_stop!(),
     "; ",
     ":if ([/disk get $ours file-path]!=\"/$pool/$volume/disk.img\") do={:error \"rds-csi: flat file\"}; ",
+    ":if ([:len [/file find name=\"$pool/$volume/disk.img\"]]=0) do={:error \"rds-csi: no image\"}; ",
     size_or_stop!(),
     "; ",
     ":local made ($snap . \".\" . $cluster . \".\" . $now . \".\" . $bytes . \".\" . $volume); ",

@@ -6,7 +6,8 @@ use super::fragments::{disks, making, new_disk, nqn, of_a_disk, show, show_disk,
 /// removed once all of it is there, before anybody hears of it. So what lies beside one was never written to, and is made
 /// anew unless a disk uses it after all; a subvolume without a disk and without one may hold data, and is left alone.
 ///
-/// Whoever repeats it ends it, with whatever labels. A copy of `$below` bytes or more is no end: it is shown as it is.
+/// Whoever repeats it ends it, with whatever labels. A copy of nothing, or of `$below` bytes and more, is no end: it is shown
+/// as it is.
 macro_rules! copy {
     ($source:expr, $parent:literal) => {
         concat!(
@@ -34,7 +35,7 @@ macro_rules! copy {
             new_disk!(),
             "}; ",
             ":if (",
-            disks!(concat!("slot=$volume file-size<$below ", of_this_request!())),
+            disks!(concat!("slot=$volume file-size>0 file-size<$below ", of_this_request!())),
             ">0) do={",
             "/disk set [find slot=$volume file-size<$least] file-size=$least; ",
             "/disk/btrfs/subvolume remove [find fs=$pool name=$mark]}; ",

@@ -36,12 +36,18 @@ impl Machine<'_> {
                 })
             }
             Verb::Add => {
+                self.session.changing();
+                self.go_on()?;
                 let made = self.session.add(menu, &arguments)?;
                 self.session.changed();
                 Ok(Value::Id(made))
             }
             Verb::Set | Verb::Remove => {
                 let items = self.items(command)?;
+                if !items.is_empty() {
+                    self.session.changing();
+                    self.go_on()?;
+                }
                 for id in &items {
                     match command.verb {
                         Verb::Set => self.session.set(menu, *id, &arguments)?,

@@ -51,7 +51,7 @@ fn done_failed_and_neither_are_three_things() {
     let cases = [
         (format!("[]\r\n{ok}\r\n"), done("[]")),
         (format!("{err}rds-csi: missing END\r\n"), Reply::Stopped(Mark::Missing)),
-        (format!("{err}no such item END\r\n"), failed("no such item")),
+        (format!("{err}no such command END\r\n"), failed("no such command")),
         (format!("{err}a\r\nb END\r\n"), failed("a\nb")),
         (format!("{err}a\r\nb"), failed("a\nb")),
         (format!("{err} END"), failed("")),
