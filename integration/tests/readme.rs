@@ -43,7 +43,7 @@ fn text(output: Output) -> String {
 fn every_command_of_the_readme_is_run_by_ci() {
     assert_eq!(commands(), ["./just demo", "./just test", "./just conformance", "./just simulator"]);
     assert!(
-        JUSTFILE.contains("steps=(format lint deny test conformance demo)"),
+        JUSTFILE.contains("steps=(format lint deny audit test conformance demo)"),
         "test, conformance and demo are steps of `./just ci`"
     );
 }

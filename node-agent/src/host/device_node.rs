@@ -3,9 +3,10 @@
 //! A block volume is published as a node of its own. Bind-mounting the file out of devtmpfs instead once ended in
 //! thousands of mounts, since kubelet's loop devices propagate them.
 
-use rustix::fs::{AtFlags, FileType, Mode, chmodat, mkdirat, mknodat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmod, mkdirat, mknodat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
+use super::kubelet_path::path_of;
 use super::{Device, DeviceNumber, Error, KubeletPath};
 
 /// As udev gives disks: a container runtime copies the mode to the node that it makes in the pod.
@@ -56,8 +57,11 @@ pub(super) fn make_node(device: &Device, at: &KubeletPath) -> Result<(), Error> 
     let parent = parent(at)?;
     mknodat(&parent, at.name(), FileType::BlockDevice, NODE_MODE, device.number.to_raw())
         .map_err(Error::system("make the device node", at.as_path()))?;
-    // The process's umask has taken bits away.
-    chmodat(&parent, at.name(), NODE_MODE, AtFlags::empty())
+    // The process's umask has taken bits away. They are given to what is opened here and to no link in its place, which
+    // chmod(2) would follow.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&parent, at.name(), flags, Mode::empty())
+        .and_then(|node| chmod(path_of(&node), NODE_MODE))
         .map_err(Error::system("set the mode of", at.as_path()))
 }
 

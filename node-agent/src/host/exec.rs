@@ -202,6 +202,38 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_is_open_here_is_inherited() {
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+        let inherits = |number: i32| {
+            let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+            let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+            let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+            flags.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() == 0)
+        };
+        // What whoever runs the tests lets us inherit is not ours to close.
+        let own = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let own = own.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let given: Vec<i32> = own.filter(|number| inherits(*number)).collect();
+
+        let folder = tempfile::tempdir().unwrap();
+        let kubelet = crate::host::KubeletDir::open(folder.path()).unwrap();
+        let path = kubelet.beneath(folder.path().join("pods").to_str().unwrap()).unwrap();
+        let file = File::open("/proc/self/mountinfo").unwrap();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let directory = path.open_parent().unwrap().unwrap();
+        for open in [file.as_fd(), socket.as_fd(), directory.as_fd()] {
+            assert!(!given.contains(&open.as_raw_fd()));
+        }
+        // What the shell itself had open to look is closed by then.
+        let script = "for fd in /proc/$$/fd/*; do if [ -e $fd ]; then echo ${fd##*/}; fi; done";
+        let outcome = shell(script, MINUTE).unwrap();
+        let mut seen: Vec<i32> = outcome.stdout.lines().map(|line| line.parse().unwrap()).collect();
+        seen.retain(|number| *number < 3 || !given.contains(number));
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2], "beside {given:?}");
+    }
+
+    #[test]
     fn much_output_on_both_pipes_neither_hangs_nor_piles_up() {
         let script = "head -c 1000000 /dev/zero | tr '\\0' x; head -c 1000000 /dev/zero | tr '\\0' y >&2";
         let outcome = shell(script, MINUTE).unwrap();

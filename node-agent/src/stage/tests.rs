@@ -426,6 +426,21 @@ fn a_device_that_somebody_has_open_is_not_formatted() {
     assert!(world.host.mounts().unwrap().iter().next().is_none());
 }
 
+/// It lives on when its agent is killed, and before its first write the device is still blank.
+#[test]
+fn nothing_is_formatted_beside_the_mkfs_of_an_agent_that_was_killed() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_as(Usage::Block)).unwrap();
+    world.volumes.records.remove(&world.volume).unwrap();
+    world.host.open_file(&world.nqn, 7, "mkfs.ext4", "/dev/nvme1n1");
+    let error = stage(&world.volumes_again(), &world.stage_filesystem()).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 7 (mkfs.ext4)"), "{error:?}");
+    assert_eq!(world.host.holds(&world.nqn), Holds::Nothing);
+    world.host.close_files();
+    stage(&world.volumes_again(), &world.stage_filesystem()).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+}
+
 #[test]
 fn a_volume_that_is_connected_already_follows_the_policy_of_a_later_attachment() {
     for usage in [
