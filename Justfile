@@ -8,6 +8,8 @@ cargo_deny_version := "0.20.2"
 cargo_deny := cache / "tools/cargo-deny-" + cargo_deny_version / "bin/cargo-deny"
 go_tools := justfile_directory() / "integration/tools"
 csi_sanity := cache / "tools/csi-sanity-" + sha256_file(go_tools / "csi-sanity/go.sum")
+kubernetes := cache / "tools/kubernetes-" + sha256_file(go_tools / "kubernetes/go.sum")
+sidecars := cache / "tools/sidecars-" + sha256_file(go_tools / "sidecars/go.sum")
 
 [private]
 default:
@@ -70,6 +72,11 @@ demo *args: build
 conformance *args: build (_go-tools "csi-sanity" csi_sanity)
     cargo test --quiet --package rds-csi-api --test wire_contract
     cargo run --quiet --bin rds-csi-conformance -- --csi-sanity "{{ csi_sanity }}/csi-sanity" "$@"
+
+# Run pods on microVMs with a real kubelet, on a control plane that runs here; arguments go to the tests
+kubelet *args: build (_go-tools "kubernetes" kubernetes) (_go-tools "sidecars" sidecars)
+    RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" RDS_CSI_RIG_SIDECARS="{{ sidecars }}" \
+        cargo test --workspace --test kubelet -- --include-ignored "$@"
 
 # Run the RouterOS simulator by hand, to ssh into it and look
 simulator *args:

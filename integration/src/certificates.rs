@@ -42,8 +42,14 @@ impl Authority {
 
     /// A certificate, and its key, for whoever goes by that DNS name.
     pub fn issue(&self, name: &str) -> anyhow::Result<Identity> {
+        self.issue_for(name, &[name])
+    }
+
+    /// A certificate, and its key, for whoever is reached by these DNS names and addresses; `name` is its file's.
+    pub fn issue_for(&self, name: &str, reached: &[&str]) -> anyhow::Result<Identity> {
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let reached: Vec<_> = reached.iter().map(ToString::to_string).collect();
+        let certificate = CertificateParams::new(reached)?.signed_by(&key, &self.issuer)?;
         let identity = Identity {
             authority: self.folder.join("ca.crt"),
             certificate: self.folder.join(format!("{name}.crt")),

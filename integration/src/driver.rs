@@ -23,7 +23,7 @@ pub use self::volume::{Pod, Volume, block, filesystem, shared_block};
 pub use self::writer::Writer;
 use crate::certificates::{self, Identity};
 use crate::collector::Collector;
-use crate::rig::{HOST, PORTAL, Rig, Worker};
+use crate::rig::{HOST, Rig, Worker};
 
 /// The pause of a sidecar between two attempts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -69,21 +69,9 @@ impl<'rig> Driver<'rig> {
         let controller = Controller::start(
             &rig.controller_directory(),
             &Settings {
-                array: rig.array().ssh(),
-                key: rig.array().key(),
-                known_hosts: rig.array().known_hosts(),
-                portal: PORTAL.into(),
-                fence: "acl",
-                agents: rig
-                    .workers()
-                    .iter()
-                    .map(|worker| (worker.name().to_owned(), worker.api_address()))
-                    .collect(),
-                identity: Some(identity.clone()),
                 otlp_endpoint: Some(format!("http://127.0.0.1:{}", collector.port())),
-                cluster: "rig",
-                config: None,
                 flags: more.iter().map(ToString::to_string).collect(),
+                ..Settings::of(rig, &identity)
             },
         )
         .await?;
@@ -139,14 +127,11 @@ impl<'rig> Driver<'rig> {
         let request = csi::CreateVolumeRequest {
             name: name.into(),
             capacity_range: Some(at_least(size)),
-            volume_capabilities: vec![capability.clone()],
+            volume_capabilities: vec![capability],
             volume_content_source: source.map(|source| csi::VolumeContentSource { r#type: Some(source) }),
             ..csi::CreateVolumeRequest::default()
         };
-        let created = self.controller.csi().create_volume(request).await?.into_inner();
-        let volume =
-            created.volume.ok_or_else(|| Status::internal("CreateVolume answered without a volume"))?;
-        Ok(Volume { id: volume.volume_id, size, context: volume.volume_context, capability })
+        self.controller.create(request).await
     }
 
     /// Creates a volume with the content of another or of a snapshot, used as `like`.
@@ -192,8 +177,7 @@ impl<'rig> Driver<'rig> {
 
     /// Deletes a volume.
     pub async fn delete(&self, volume: &Volume) -> Result<(), Status> {
-        let request = csi::DeleteVolumeRequest { volume_id: volume.id.clone(), ..Default::default() };
-        self.controller.csi().delete_volume(request).await.map(drop)
+        self.controller.delete(volume).await
     }
 
     /// ControllerPublishVolume, as the attacher calls it.

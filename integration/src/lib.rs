@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod certificates;
+pub mod cluster;
 pub mod collector;
 pub mod conformance;
 pub mod demo;

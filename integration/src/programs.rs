@@ -1,4 +1,4 @@
-//! Our own programs, as cargo left them beside the one that runs now.
+//! Where programs lie: our own, as cargo left them beside the one that runs now, and Kubernetes'.
 
 use std::env;
 use std::path::PathBuf;
@@ -14,4 +14,20 @@ pub fn path(name: &str) -> Result<PathBuf> {
     let program = folder.join(name);
     ensure!(program.exists(), "{} is not built; run ./just build", program.display());
     Ok(program)
+}
+
+/// The folder of Kubernetes' programs, which `./just kubelet` builds once and names.
+pub fn kubernetes() -> Result<PathBuf> {
+    built_by_just("RDS_CSI_RIG_KUBERNETES")
+}
+
+/// The folder of the sidecars, likewise.
+pub fn sidecars() -> Result<PathBuf> {
+    built_by_just("RDS_CSI_RIG_SIDECARS")
+}
+
+fn built_by_just(variable: &str) -> Result<PathBuf> {
+    let folder = env::var_os(variable)
+        .with_context(|| format!("{variable} is not set: run this by ./just kubelet"))?;
+    Ok(folder.into())
 }

@@ -29,14 +29,15 @@ use tempfile::TempDir;
 
 pub use self::{
     array::{Array, USER},
-    group::{Group, group},
+    group::{Group, World, group},
     guest::{Guest, Output, run_in},
     protocol::{Exit, Process, Target},
     worker::{MANAGED_NQN_PREFIX, Mount, NvmeConnection, Worker},
 };
+pub(crate) use self::{diagnosis::last_lines, machine::Keeper};
 use self::{
     image::Image,
-    machine::{End, Hardware, Keeper, Link},
+    machine::{End, Hardware, Link},
 };
 use crate::certificates::Authority;
 
@@ -53,11 +54,39 @@ pub struct Plan {
     pub workers: u8,
     /// What the storage guest runs.
     pub array: ArrayKind,
+    /// What the workers are made for.
+    pub nodes: NodeKind,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { workers: 2, array: ArrayKind::RouterOs }
+        Self { workers: 2, array: ArrayKind::RouterOs, nodes: NodeKind::Plain }
+    }
+}
+
+/// What workers are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// The node agent alone; the test is its kubelet.
+    Plain,
+    /// A real kubelet and containerd, and pods.
+    Kubernetes,
+}
+
+impl NodeKind {
+    /// Kubelet and containerd take 300 MiB, and no pod here is large.
+    fn memory_mib(self) -> u32 {
+        match self {
+            Self::Plain => 384,
+            Self::Kubernetes => 1024,
+        }
+    }
+
+    fn var_bytes(self) -> u64 {
+        match self {
+            Self::Plain => 256 << 20,
+            Self::Kubernetes => 2 << 30,
+        }
     }
 }
 
@@ -76,6 +105,7 @@ pub struct Rig {
     array: Array,
     workers: Vec<Worker>,
     authority: Authority,
+    keeper: Keeper,
     // Last, so that the guests are dead before their directory goes.
     directory: TempDir,
 }
@@ -92,6 +122,10 @@ impl Rig {
         };
         eprintln!("rig: booting the array and {} workers", plan.workers);
         let image = Image::build(programs, at)?;
+        let node_programs = match plan.nodes {
+            NodeKind::Plain => None,
+            NodeKind::Kubernetes => Some(image::kubernetes()?),
+        };
         let built = began.elapsed();
 
         let keeper = Keeper::new();
@@ -102,7 +136,8 @@ impl Rig {
                 Hardware {
                     name: "array".to_owned(),
                     memory_mib: 512,
-                    disk: disk(at, "array")?,
+                    disk: blank(at, "array", 16 << 30)?,
+                    programs: None,
                     links: links(End::Listens).collect(),
                     settings: vec!["RIG_ROLE=array".to_owned(), format!("RIG_WORKERS={}", plan.workers)],
                 },
@@ -118,18 +153,21 @@ impl Rig {
         let mut workers = Vec::new();
         for (number, link) in numbers.clone().zip(links(End::Calls)) {
             let name = format!("w{number}");
+            let mut settings = vec!["RIG_ROLE=worker".to_owned(), format!("RIG_INDEX={number}")];
+            settings.extend(node_programs.is_some().then(|| "RIG_KUBERNETES=1".to_owned()));
             let hardware = Hardware {
-                disk: disk(at, &name)?,
-                memory_mib: 384,
+                disk: formatted(blank(at, &name, plan.nodes.var_bytes())?)?,
+                programs: node_programs.clone(),
+                memory_mib: plan.nodes.memory_mib(),
                 links: vec![link],
-                settings: vec!["RIG_ROLE=worker".to_owned(), format!("RIG_INDEX={number}")],
+                settings,
                 name: name.clone(),
             };
             let guest = Guest::new(hardware, image.clone(), at.join(&name), keeper.clone())?;
             workers.push(Worker::new(guest, number, &authority).await?);
         }
 
-        let rig = Self { array, workers, authority, directory };
+        let rig = Self { array, workers, authority, keeper, directory };
         // The array's QEMU listens on the links from its start on; workers retry nothing, so it comes first.
         let listening = async {
             for link in links(End::Listens) {
@@ -243,6 +281,11 @@ impl Rig {
         Ok(())
     }
 
+    /// Who starts what ends with the rig.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
     fn with_consoles(&self, error: anyhow::Error) -> anyhow::Error {
         let guests = self.workers.iter().map(Worker::guest).chain([self.array.guest()]);
         let consoles = guests.map(|guest| format!("--- {}\n{}\n", guest.name(), guest.console_tail(20)));
@@ -264,19 +307,21 @@ fn link(directory: &Path, number: u8, end: End) -> Link {
     Link { name: format!("data{number}"), end, socket: directory.join(format!("w{number}.link")) }
 }
 
-/// A guest's disk: a sparse file. The array formats its own; a worker's holds `/var`, as a node's does.
-fn disk(directory: &Path, name: &str) -> Result<PathBuf> {
+/// A guest's disk: a sparse file. The array formats its own.
+fn blank(directory: &Path, name: &str, size: u64) -> Result<PathBuf> {
     let path = directory.join(format!("{name}.disk"));
-    let size: u64 = if name == "array" { 16 << 30 } else { 256 << 20 };
     fs::File::create(&path)?.set_len(size)?;
-    if name != "array" {
-        let made = Command::new("mke2fs")
-            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .args(["-q", "-t", "ext4", "-m", "0"])
-            .arg(&path)
-            .status()
-            .context("mke2fs")?;
-        ensure!(made.success(), "mke2fs failed ({made})");
-    }
     Ok(path)
+}
+
+/// A worker's disk holds `/var`, as a node's does.
+fn formatted(disk: PathBuf) -> Result<PathBuf> {
+    let made = Command::new("mke2fs")
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .args(["-q", "-t", "ext4", "-m", "0"])
+        .arg(&disk)
+        .status()
+        .context("mke2fs")?;
+    ensure!(made.success(), "mke2fs failed ({made})");
+    Ok(disk)
 }

@@ -15,7 +15,7 @@ use rds_csi_integration::rig::{self, ArrayKind, Exit, PORTAL, Plan, Rig, Target,
 use tokio::process::Command;
 
 fn main() -> ExitCode {
-    rig::group(Plan { workers: 2, array: ArrayKind::Bare })
+    rig::group::<Rig>(Plan { array: ArrayKind::Bare, ..Plan::default() })
         .test("a_guest_runs_what_it_is_told", a_guest_runs_what_it_is_told)
         .test("a_person_runs_commands_in_a_guest", a_person_runs_commands_in_a_guest)
         .test("a_program_that_hangs_is_killed", a_program_that_hangs_is_killed)

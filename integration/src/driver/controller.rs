@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rds_csi_api::csi;
 use rds_csi_api::csi::controller_client::ControllerClient;
 use rds_csi_api::csi::identity_client::IdentityClient;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use super::Volume;
 use crate::certificates::Identity;
 use crate::programs;
-use crate::rig::{MANAGED_NQN_PREFIX, USER};
+use crate::rig::{MANAGED_NQN_PREFIX, PORTAL, Rig, USER};
 
 /// How long a controller may take to its first answer, on a machine that does ten things at once.
 const START: Duration = Duration::from_secs(30);
@@ -47,6 +50,26 @@ pub struct Settings {
     pub config: Option<PathBuf>,
     /// What else stands on its command line.
     pub flags: Vec<String>,
+}
+
+impl Settings {
+    /// What a controller of a rig is told.
+    pub fn of(rig: &Rig, identity: &Identity) -> Self {
+        let agents = rig.workers().iter().map(|worker| (worker.name().to_owned(), worker.api_address()));
+        Self {
+            array: rig.array().ssh(),
+            key: rig.array().key(),
+            known_hosts: rig.array().known_hosts(),
+            portal: PORTAL.into(),
+            fence: "acl",
+            agents: agents.collect(),
+            identity: Some(identity.clone()),
+            otlp_endpoint: None,
+            cluster: "rig",
+            config: None,
+            flags: Vec::new(),
+        }
+    }
 }
 
 /// A running controller; it is killed when this is dropped.
@@ -86,7 +109,33 @@ impl Controller {
 
     /// Its CSI socket, as a gRPC endpoint.
     pub fn endpoint(&self) -> String {
-        format!("unix:{}", socket(&self.folder).display())
+        format!("unix:{}", self.socket().display())
+    }
+
+    /// Its CSI socket.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.folder)
+    }
+
+    /// Creates a volume, as the provisioner does for a claim.
+    pub async fn create(&self, request: csi::CreateVolumeRequest) -> Result<Volume, Status> {
+        let capability = request.volume_capabilities.first().cloned().unwrap_or_default();
+        let size = request.capacity_range.map_or(0, |range| range.required_bytes);
+        let created = self.csi().create_volume(request).await?.into_inner();
+        let volume =
+            created.volume.ok_or_else(|| Status::internal("CreateVolume answered without a volume"))?;
+        Ok(Volume {
+            id: volume.volume_id,
+            size: u64::try_from(size).unwrap_or_default(),
+            context: volume.volume_context,
+            capability,
+        })
+    }
+
+    /// Deletes a volume.
+    pub async fn delete(&self, volume: &Volume) -> Result<(), Status> {
+        let request = csi::DeleteVolumeRequest { volume_id: volume.id.clone(), ..Default::default() };
+        self.csi().delete_volume(request).await.map(drop)
     }
 
     /// What it has logged.
@@ -106,7 +155,7 @@ impl Controller {
 
     async fn serves(&mut self) -> Result<()> {
         let deadline = tokio::time::Instant::now() + START;
-        while self.identity().probe(rds_csi_api::csi::ProbeRequest {}).await.is_err() {
+        while self.identity().probe(csi::ProbeRequest {}).await.is_err() {
             let ended = self.child.try_wait()?;
             if ended.is_some() || tokio::time::Instant::now() > deadline {
                 bail!("the controller does not serve ({ended:?}):\n{}", self.log());

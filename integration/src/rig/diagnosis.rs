@@ -23,15 +23,15 @@ pub(super) async fn tell(rig: &Rig) -> String {
         sections.push(section(&format!("{name}: node agent"), &patiently(worker.agent_log()).await));
     }
     if let Ok(log) = fs::read_to_string(rig.controller_directory().join("log")) {
-        sections.push(section("controller", &tail(&log)));
+        sections.push(section("controller", &last_lines(&log, 200)));
     }
     sections.concat()
 }
 
 /// The end of a log that holds the tests before, too.
-fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().collect();
-    lines[lines.len().saturating_sub(200)..].join("\n")
+pub(crate) fn last_lines(log: &str, lines: usize) -> String {
+    let all: Vec<_> = log.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 fn section(title: &str, text: &str) -> String {

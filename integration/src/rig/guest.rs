@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    diagnosis::last_lines,
     image::Image,
     machine::{Hardware, Keeper, Machine, console},
     protocol::{self, Exit, Process, Reply, Request, Target},
@@ -222,8 +223,7 @@ impl Guest {
     pub fn console_tail(&self, lines: usize) -> String {
         let console = fs::read(console(&self.directory)).unwrap_or_default();
         let console = String::from_utf8_lossy(&console).replace('\r', "");
-        let all: Vec<_> = console.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        last_lines(&console, lines)
     }
 
     /// Its directory on this machine: console, QEMU's log and monitor.

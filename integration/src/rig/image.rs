@@ -53,13 +53,23 @@ impl Image {
 
 /// The cached base. The recipe finds it, or makes it.
 fn base() -> Result<PathBuf> {
+    built(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/build-image"), &[])
+}
+
+/// The disk with all that makes a Kubernetes node of a worker, cached as well.
+pub(super) fn kubernetes() -> Result<PathBuf> {
+    built(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/build-kubernetes"), &[&programs::kubernetes()?])
+}
+
+/// What a recipe makes in the cache.
+fn built(recipe: &'static str, arguments: &[&Path]) -> Result<PathBuf> {
     let cache = match (env::var_os("RDS_CSI_CACHE"), env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(cache), _, _) => PathBuf::from(cache),
         (None, Some(xdg), _) => Path::new(&xdg).join("rds-csi"),
         (None, None, home) => Path::new(&home.context("HOME is not set")?).join(".cache/rds-csi"),
     };
-    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/build-image");
-    let built = Command::new(recipe).arg(&cache).stderr(Stdio::inherit()).output().context(recipe)?;
+    let built =
+        Command::new(recipe).arg(&cache).args(arguments).stderr(Stdio::inherit()).output().context(recipe)?;
     ensure!(built.status.success(), "{recipe} failed ({})", built.status);
     Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim_end()))
 }

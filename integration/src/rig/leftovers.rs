@@ -23,6 +23,8 @@ const OWN_MOUNTS: &[&str] = &[
     "/tmp",
     "/var",
     "/sys/kernel/config",
+    "/sys/fs/cgroup",
+    "/opt/kubernetes",
     "/storage-pool",
 ];
 

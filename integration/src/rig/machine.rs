@@ -1,7 +1,9 @@
 //! One QEMU process: how it is started, found ready, and ended.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -29,6 +31,8 @@ pub(super) struct Hardware {
     pub(super) memory_mib: u32,
     /// A raw image, `/dev/vda` in the guest. It outlives the guest.
     pub(super) disk: PathBuf,
+    /// A raw image that guests share and none writes to, `/dev/vdb`.
+    pub(super) programs: Option<PathBuf>,
     /// The data links, in the order of the guest's `eth1`, `eth2`, …
     pub(super) links: Vec<Link>,
     /// `NAME=value` words for `integration/guest/init`.
@@ -50,13 +54,13 @@ pub(super) enum End {
     Calls,
 }
 
-/// Starts QEMUs from one thread that lives as long as the rig. The kernel kills a QEMU when the *thread* that
-/// started it ends (prctl(2), `PR_SET_PDEATHSIG`), so none outlives the rig, however the rig ends.
+/// Starts QEMUs and other servers from one thread that lives as long as the rig. The kernel kills each when the *thread*
+/// that started it ends (prctl(2), `PR_SET_PDEATHSIG`), so none outlives the rig, however the rig ends.
 #[derive(Debug, Clone)]
-pub(super) struct Keeper(mpsc::Sender<(Command, oneshot::Sender<std::io::Result<Child>>)>);
+pub(crate) struct Keeper(mpsc::Sender<(Command, oneshot::Sender<std::io::Result<Child>>)>);
 
 impl Keeper {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (sender, orders) = mpsc::channel::<(Command, oneshot::Sender<std::io::Result<Child>>)>();
         thread::spawn(move || {
             for (mut command, started) in orders {
@@ -67,7 +71,14 @@ impl Keeper {
         Self(sender)
     }
 
-    async fn start(&self, command: Command) -> Result<Child> {
+    /// A command that is to end with the rig.
+    pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program);
+        command
+    }
+
+    pub(crate) async fn start(&self, command: Command) -> Result<Child> {
         let (started, child) = oneshot::channel();
         self.0.send((command, started)).ok().context("the rig is gone")?;
         Ok(child.await??)
@@ -194,9 +205,9 @@ fn command(hardware: &Hardware, image: &Image, directory: &Path) -> Command {
         hardware.name,
         hardware.settings.join(" ")
     );
-    let mut command = Command::new("setpriv");
+    let mut command = Keeper::command("qemu-system-x86_64");
     command
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-name", &hardware.name])
+        .args(["-name", &hardware.name])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-accel", &accelerator, "-machine", "q35", "-cpu", "max", "-smp", "1"])
         .args(["-m", &hardware.memory_mib.to_string()])
@@ -217,6 +228,10 @@ fn command(hardware: &Hardware, image: &Image, directory: &Path) -> Command {
         // Port 0: QEMU takes a free one, and no other run can be quicker.
         .args(["-netdev", &format!("user,id=management,hostfwd=tcp:127.0.0.1:0-:{}", protocol::PORT)])
         .args(["-device", "virtio-net-pci,netdev=management,romfile=,mac=52:54:00:00:00:01"]);
+    if let Some(programs) = &hardware.programs {
+        let drive = format!("if=none,id=programs,format=raw,readonly=on,file={}", programs.display());
+        command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=programs"]);
+    }
     for (link, number) in hardware.links.iter().zip(1..) {
         let (server, side) = match link.end {
             End::Listens => ("on", 1),

@@ -8,7 +8,7 @@ use rds_csi_integration::rig::disk::{self, Disk, connections, host_nqn};
 use rds_csi_integration::rig::{self, ArrayKind, Exit, Plan, Rig};
 
 fn main() -> ExitCode {
-    rig::group(Plan { workers: 2, array: ArrayKind::RouterOs })
+    rig::group::<Rig>(Plan { array: ArrayKind::RouterOs, ..Plan::default() })
         .test("a_snapshot_keeps_its_bytes_and_a_clone_is_a_disk_of_its_own", snapshots_keep_bytes)
         .test("only_listed_hosts_connect_and_a_list_alone_cuts_nobody", only_listed_hosts_connect)
         .test("a_host_off_the_list_is_fenced_by_switching_the_export_off_and_on", fenced_by_a_switch)

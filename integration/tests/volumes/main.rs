@@ -12,13 +12,13 @@ mod using;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
-use rds_csi_integration::rig::{Plan, group};
+use rds_csi_integration::rig::{Plan, Rig, group};
 use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
 
 fn main() -> ExitCode {
-    group(Plan::default())
+    group::<Rig>(Plan::default())
         .test("a_filesystem_volume_moves_with_its_data", data::a_filesystem_volume_moves_with_its_data)
         .test("a_block_volume_moves_with_its_data", data::a_block_volume_moves_with_its_data)
         .test("two_pods_of_a_node_share_a_volume", data::two_pods_of_a_node_share_a_volume)
