@@ -17,6 +17,8 @@ pub enum Rpc {
     ValidateVolumeCapabilities,
     ListVolumes,
     ControllerGetVolume,
+    ControllerGetVolumeHealth,
+    ControllerListVolumeHealth,
     GetCapacity,
     CreateSnapshot,
     DeleteSnapshot,
@@ -30,6 +32,8 @@ pub enum Rpc {
     NodeUnpublishVolume,
     NodeExpandVolume,
     NodeGetVolumeStats,
+    NodeGetVolumeHealth,
+    NodeGetStorageHealth,
     NodeGetInfo,
     AgentListVolumes,
     AgentGetVolume,
@@ -37,7 +41,7 @@ pub enum Rpc {
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 27] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
@@ -45,6 +49,8 @@ impl Rpc {
         Self::ValidateVolumeCapabilities,
         Self::ListVolumes,
         Self::ControllerGetVolume,
+        Self::ControllerGetVolumeHealth,
+        Self::ControllerListVolumeHealth,
         Self::GetCapacity,
         Self::CreateSnapshot,
         Self::DeleteSnapshot,
@@ -58,6 +64,8 @@ impl Rpc {
         Self::NodeUnpublishVolume,
         Self::NodeExpandVolume,
         Self::NodeGetVolumeStats,
+        Self::NodeGetVolumeHealth,
+        Self::NodeGetStorageHealth,
         Self::NodeGetInfo,
         Self::AgentListVolumes,
         Self::AgentGetVolume,
@@ -70,10 +78,14 @@ impl Rpc {
             Self::ValidateVolumeCapabilities
                 | Self::ListVolumes
                 | Self::ControllerGetVolume
+                | Self::ControllerGetVolumeHealth
+                | Self::ControllerListVolumeHealth
                 | Self::GetCapacity
                 | Self::ListSnapshots
                 | Self::GetSnapshot
                 | Self::NodeGetVolumeStats
+                | Self::NodeGetVolumeHealth
+                | Self::NodeGetStorageHealth
                 | Self::NodeGetInfo
                 | Self::AgentListVolumes
                 | Self::AgentGetVolume
@@ -93,6 +105,8 @@ impl Rpc {
             Self::ValidateVolumeCapabilities => (CONTROLLER, "ValidateVolumeCapabilities"),
             Self::ListVolumes => (CONTROLLER, "ListVolumes"),
             Self::ControllerGetVolume => (CONTROLLER, "ControllerGetVolume"),
+            Self::ControllerGetVolumeHealth => (CONTROLLER, "ControllerGetVolumeHealth"),
+            Self::ControllerListVolumeHealth => (CONTROLLER, "ControllerListVolumeHealth"),
             Self::GetCapacity => (CONTROLLER, "GetCapacity"),
             Self::CreateSnapshot => (CONTROLLER, "CreateSnapshot"),
             Self::DeleteSnapshot => (CONTROLLER, "DeleteSnapshot"),
@@ -106,6 +120,8 @@ impl Rpc {
             Self::NodeUnpublishVolume => (NODE, "NodeUnpublishVolume"),
             Self::NodeExpandVolume => (NODE, "NodeExpandVolume"),
             Self::NodeGetVolumeStats => (NODE, "NodeGetVolumeStats"),
+            Self::NodeGetVolumeHealth => (NODE, "NodeGetVolumeHealth"),
+            Self::NodeGetStorageHealth => (NODE, "NodeGetStorageHealth"),
             Self::NodeGetInfo => (NODE, "NodeGetInfo"),
             Self::AgentListVolumes => (AGENT, "ListVolumes"),
             Self::AgentGetVolume => (AGENT, "GetVolume"),

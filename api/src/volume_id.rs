@@ -13,24 +13,66 @@ const NAMES: Uuid = Uuid::from_u128(0x6d2f_9f5a_3c1e_5b7d_9a44_0c1b_7e58_d2a3);
 /// RFC 4648, lower case: letters and digits only, as slots and file names like them.
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
+/// A name that a sidecar gives, in CSI's alphabet.
+macro_rules! name {
+    ($name:ident, $what:literal) => {
+        text_newtype!($name);
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                if (1..=128).contains(&text.len()) && !text.chars().any(char::is_control) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(Malformed::new($what, text, "give 1 to 128 bytes without control characters"))
+                }
+            }
+        }
+    };
+}
+
+/// An id that names something on an array: its slot, with `<backend>/` before it if that is not the default one.
+macro_rules! id {
+    ($id:ident, $what:literal, $prefix:expr) => {
+        text_newtype!($id);
+
+        impl $id {
+            /// Of what is in this slot of a backend.
+            pub fn in_slot(backend: Option<&BackendName>, slot: &str) -> Result<Self, Malformed> {
+                match backend {
+                    None if slot.contains('/') => Err(malformed($what, slot)),
+                    None => slot.parse(),
+                    Some(backend) => format!("{backend}/{slot}").parse(),
+                }
+            }
+
+            /// The array that it is on; none for the default one.
+            pub fn backend(&self) -> Option<BackendName> {
+                self.0.split_once('/').map(|(backend, _)| BackendName(backend.into()))
+            }
+
+            /// Its slot on that array.
+            pub fn slot(&self) -> &str {
+                self.0.split_once('/').map_or(&self.0, |(_, slot)| slot)
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                if is_id(text, $prefix) { Ok(Self(text.into())) } else { Err(malformed($what, text)) }
+            }
+        }
+    };
+}
+
 /// What the provisioner calls a volume (`CreateVolumeRequest.name`): 1 to 128 bytes, no control characters (CSI 1.13).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeName(String);
 
-text_newtype!(VolumeName);
-
-impl FromStr for VolumeName {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let valid = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
-        if valid {
-            Ok(Self(text.into()))
-        } else {
-            Err(Malformed::new("volume name", text, "give 1 to 128 bytes without control characters"))
-        }
-    }
-}
+name!(VolumeName, "volume name");
 
 /// The name of one array among several (`backend` in the configuration and in a StorageClass): 1 to 24 lower-case letters,
 /// digits and `-`, a letter first.
@@ -63,7 +105,7 @@ impl FromStr for BackendName {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(String);
 
-text_newtype!(VolumeId);
+id!(VolumeId, "volume id", "");
 
 impl VolumeId {
     /// The id of a new volume: a pure function of its backend and its name. Its slot has 30 characters, since RouterOS 7.24
@@ -72,59 +114,19 @@ impl VolumeId {
     pub fn for_name(backend: Option<&BackendName>, name: &VolumeName) -> Self {
         Self(identify(backend, "pvc-", name.as_str()))
     }
-
-    /// The volume in this slot of a backend.
-    pub fn in_slot(backend: Option<&BackendName>, slot: &str) -> Result<Self, Malformed> {
-        match backend {
-            None if slot.contains('/') => Err(malformed("volume id", slot)),
-            None => slot.parse(),
-            Some(backend) => format!("{backend}/{slot}").parse(),
-        }
-    }
-
-    /// The array that it is on; none for the default one.
-    pub fn backend(&self) -> Option<BackendName> {
-        backend_of(&self.0)
-    }
-
-    /// Its slot on that array.
-    pub fn slot(&self) -> &str {
-        last_part(&self.0)
-    }
-}
-
-impl FromStr for VolumeId {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        if is_id(text, "") { Ok(Self(text.into())) } else { Err(malformed("volume id", text)) }
-    }
 }
 
 /// What the snapshotter calls a snapshot (`CreateSnapshotRequest.name`): 1 to 128 bytes, no control characters (CSI 1.13).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotName(String);
 
-text_newtype!(SnapshotName);
-
-impl FromStr for SnapshotName {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let valid = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
-        if valid {
-            Ok(Self(text.into()))
-        } else {
-            Err(Malformed::new("snapshot name", text, "give 1 to 128 bytes without control characters"))
-        }
-    }
-}
+name!(SnapshotName, "snapshot name");
 
 /// A snapshot's id: `snap-…`, with `<backend>/` before it if it is not on the default backend. Its alphabet is a volume id's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(String);
 
-text_newtype!(SnapshotId);
+id!(SnapshotId, "snapshot id", Self::PREFIX);
 
 impl SnapshotId {
     /// What every snapshot's slot begins with.
@@ -136,33 +138,6 @@ impl SnapshotId {
         // The snapshotter's `snapshot-<uuid>` keeps its UUID.
         let name = name.strip_prefix("snapshot-").map_or_else(|| name.into(), |uuid| format!("snap-{uuid}"));
         Self(identify(backend, Self::PREFIX, &name))
-    }
-
-    /// The snapshot of this name on a backend.
-    pub fn in_slot(backend: Option<&BackendName>, slot: &str) -> Result<Self, Malformed> {
-        match backend {
-            None if slot.contains('/') => Err(malformed("snapshot id", slot)),
-            None => slot.parse(),
-            Some(backend) => format!("{backend}/{slot}").parse(),
-        }
-    }
-
-    /// The array that it is on; none for the default one.
-    pub fn backend(&self) -> Option<BackendName> {
-        backend_of(&self.0)
-    }
-
-    /// Its name on that array.
-    pub fn slot(&self) -> &str {
-        last_part(&self.0)
-    }
-}
-
-impl FromStr for SnapshotId {
-    type Err = Malformed;
-
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        if is_id(text, Self::PREFIX) { Ok(Self(text.into())) } else { Err(malformed("snapshot id", text)) }
     }
 }
 
@@ -184,14 +159,6 @@ fn is_id(text: &str, prefix: &str) -> bool {
         && slot.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || !rest.is_empty())
         && slot.chars().all(alphabet)
         && !slot.contains("..")
-}
-
-fn backend_of(id: &str) -> Option<BackendName> {
-    id.split_once('/').map(|(backend, _)| BackendName(backend.into()))
-}
-
-fn last_part(id: &str) -> &str {
-    id.split_once('/').map_or(id, |(_, slot)| slot)
 }
 
 /// `<prefix><26 characters>`, and the backend before it.

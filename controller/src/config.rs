@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
-use rds_csi_api::{BackendName, NodeName};
+use rds_csi_api::{BackendName, HealthCalls, NodeName};
 
 use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 
@@ -64,6 +64,10 @@ pub struct Args {
     )]
     max_volumes_per_node: NonZeroU16,
 
+    /// Serve the health calls of that CSI release too, which are alpha; VolumeCondition is served always
+    #[arg(long, env = "RDS_CSI_CSI_HEALTH", value_name = "1.13")]
+    csi_health: Option<HealthCalls>,
+
     /// Where to serve /healthz, /readyz and /metrics
     #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9808")]
     admin_listen: SocketAddr,
@@ -87,6 +91,8 @@ pub struct Config {
     pub orphans: Orphans,
     /// How many volumes a node may hold.
     pub volumes_per_node: NonZeroU16,
+    /// Whether the health calls of CSI 1.13 are served.
+    pub health_calls: HealthCalls,
     /// Where the admin server listens.
     pub admin_listen: SocketAddr,
     /// Logs and traces.
@@ -160,6 +166,7 @@ impl TryFrom<Args> for Config {
             agent_key,
             orphans,
             max_volumes_per_node,
+            csi_health,
             admin_listen,
             otlp_endpoint,
             log_format,
@@ -189,6 +196,7 @@ impl TryFrom<Args> for Config {
             agents,
             orphans: orphans.try_into()?,
             volumes_per_node: max_volumes_per_node,
+            health_calls: csi_health.unwrap_or_default(),
             admin_listen,
             telemetry: telemetry::Config {
                 service: "rds-csi-controller",

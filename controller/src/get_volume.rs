@@ -1,28 +1,14 @@
 //! ControllerGetVolume: a volume, who holds it, and how it is.
 
 use futures_util::future::join_all;
-use rds_csi_api::{Failure, Kind, NodeName, VolumeId};
+use rds_csi_api::{Failure, Kind, VolumeId};
 
-use crate::array::{self, Array, Volume};
+use crate::array::{self, Array};
 use crate::attachments::store::{self, Store};
 use crate::backends::Backend;
-use crate::backends::topology::Segments;
-use crate::condition::{self, Condition};
-use crate::holders::{Around, Unrecorded, holders};
+use crate::condition;
+use crate::holders::{Around, Told, Unrecorded, holders};
 use crate::node_agents::Witness;
-
-/// A volume as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// As the array has it.
-    pub volume: Volume,
-    /// The nodes that hold it.
-    pub holders: Vec<NodeName>,
-    /// How it is.
-    pub condition: Condition,
-    /// The nodes that reach it.
-    pub topology: Segments,
-}
 
 /// Why it is not told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +40,7 @@ pub async fn get_volume(
     store: &impl Store,
     nodes: &impl Witness,
     id: VolumeId,
-) -> Result<Found, Error> {
+) -> Result<Told, Error> {
     let before = store.load(&id).await?.record;
     let volume = backend.array.volume(&id).await?;
     let after = store.load(&id).await?.record;
@@ -62,7 +48,7 @@ pub async fn get_volume(
     let links = holders.iter().map(async |node| (node.clone(), nodes.link(node, &id, &volume.nqn).await));
     let links = join_all(links).await;
     let condition = condition::judge(&volume.soundness, &links);
-    Ok(Found { volume, holders, condition, topology: backend.topology.clone() })
+    Ok(Told { volume, holders, condition, topology: backend.topology.clone() })
 }
 
 #[cfg(test)]
@@ -71,10 +57,11 @@ mod tests {
 
     use super::*;
     use crate::array::fake::{FakeArray, wanted};
-    use crate::array::{Export, Soundness};
+    use crate::array::{Export, Soundness, Volume};
     use crate::attachments::store::{InMemory, Revision};
     use crate::attachments::{Attachment, Record, Rights, Shape};
     use crate::backends::fake::backend;
+    use crate::condition::Condition;
     use crate::node_agents::Link;
     use crate::node_agents::fake::FakeNodes;
 
@@ -104,7 +91,7 @@ mod tests {
             Self { backend, store, nodes: FakeNodes::default(), id: wanted.id }
         }
 
-        async fn get(&self) -> Result<Found, Error> {
+        async fn get(&self) -> Result<Told, Error> {
             get_volume(&self.backend, &self.store, &self.nodes, self.id.clone()).await
         }
     }

@@ -4,6 +4,8 @@ use rds_csi_api::{Failure, HostNqn, Kind, NodeName, VolumeId};
 
 use crate::array::{Export, Volume};
 use crate::attachments::{Fence, Record};
+use crate::backends::topology::Segments;
+use crate::condition::Condition;
 
 /// The array lets hosts in that no record names: the record was lost, or never was, so it is not the whole truth.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,19 @@ impl Failure for Unrecorded {
     fn kind(&self) -> Kind {
         Kind::Unreachable
     }
+}
+
+/// A volume as it is told: in a listing, or alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// As the array has it.
+    pub volume: Volume,
+    /// The nodes that hold it.
+    pub holders: Vec<NodeName>,
+    /// How it is by the array's word, and alone by its holders', too: a listing would wait for each node that is down.
+    pub condition: Condition,
+    /// The nodes that reach it.
+    pub topology: Segments,
 }
 
 /// The volume's record from before the array was asked, and from after it.

@@ -4,30 +4,16 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use rds_csi_api::{BackendName, Failure, Kind, ManagedPrefix, NodeName, Nqn};
+use rds_csi_api::{BackendName, Failure, Kind, ManagedPrefix, Nqn};
 
 use crate::array::{self, Array, Volume};
 use crate::attachments::Record;
 use crate::attachments::store::{self, Store};
-use crate::backends::topology::Segments;
 use crate::backends::{Backend, Backends};
 use crate::condition::{self, Condition};
 use crate::doctor::scratch;
-use crate::holders::{Around, Unrecorded, holders};
+use crate::holders::{Around, Told, Unrecorded, holders};
 use crate::page::{Asked, Page};
-
-/// A volume in the listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// As the array has it.
-    pub volume: Volume,
-    /// The nodes that hold it.
-    pub holders: Vec<NodeName>,
-    /// How it is on the array. Nodes are not asked: a listing would wait for each that is down.
-    pub condition: Condition,
-    /// The nodes that reach it.
-    pub topology: Segments,
-}
 
 /// Why there is no listing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,7 +51,7 @@ pub async fn list_volumes(
     store: &impl Store,
     prefix: &ManagedPrefix,
     asked: &Asked,
-) -> Result<Page<Listed>, Error> {
+) -> Result<Page<Told>, Error> {
     let before = store.list().await?;
     let all = inventories(backends.iter().cloned()).await?;
     let after = store.list().await?;
@@ -82,10 +68,22 @@ pub async fn list_volumes(
             let holders = holders(&volume, Around { before, after }, backend.fence)?;
             let condition = condition::judge(&volume.soundness, &[]);
             let topology = backend.topology.clone();
-            listed.push(Listed { volume, holders, condition, topology });
+            listed.push(Told { volume, holders, condition, topology });
         }
     }
     Ok(asked.of(listed, |listed| listed.volume.id.as_str()))
+}
+
+/// That part of the listing of those that somebody should look at.
+pub async fn list_unwell(
+    backends: &Backends<impl Array>,
+    store: &impl Store,
+    prefix: &ManagedPrefix,
+    asked: &Asked,
+) -> Result<Page<Told>, Error> {
+    let mut all = list_volumes(backends, store, prefix, &Asked::default()).await?.entries;
+    all.retain(|told| matches!(told.condition, Condition::Abnormal(_)));
+    Ok(asked.of(all, |told| told.volume.id.as_str()))
 }
 
 /// What each of these arrays has; all are asked at once.

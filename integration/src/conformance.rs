@@ -36,7 +36,7 @@ const ALLOWED: &[Allowance] = &[
             "Node Service: NodeGetVolumeHealth",
             "Node Service: NodeGetStorageHealth",
         ],
-        why: "the health calls of CSI 1.13 are not served: VolumeCondition tells the same to the sidecars of today",
+        why: "the health calls of CSI 1.13 are served only if they are asked for: VolumeCondition tells the same to the sidecars of today",
     },
     Allowance {
         specs: &["CreateSnapshot: should succeed when creating a snapshot with accessibility requirements"],

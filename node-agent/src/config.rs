@@ -8,7 +8,7 @@ use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::text::Malformed;
 use rds_csi_api::topology::{self, Segment};
-use rds_csi_api::{ManagedPrefix, NodeName, Topology};
+use rds_csi_api::{HealthCalls, ManagedPrefix, NodeName, Topology};
 
 use crate::host::KubeletDir;
 
@@ -47,6 +47,9 @@ pub struct Args {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_volumes_per_node: u16,
+    /// Serve the health calls of that CSI release too, which are alpha; VolumeCondition is served always
+    #[arg(long, env = "RDS_CSI_CSI_HEALTH", value_name = "1.13")]
+    csi_health: Option<HealthCalls>,
 
     /// Where to serve the internal API for the controller
     #[arg(long, env = "RDS_CSI_API_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:9810")]
@@ -91,6 +94,8 @@ pub struct Config {
     pub topology: Topology,
     /// How many volumes it takes.
     pub max_volumes: u16,
+    /// Whether the health calls of CSI 1.13 are served.
+    pub health_calls: HealthCalls,
     /// The internal API.
     pub api: Api,
     /// Where the admin server listens.
@@ -168,6 +173,7 @@ impl TryFrom<Args> for Config {
             managed_nqn_prefix,
             topology,
             max_volumes_per_node,
+            csi_health,
             api_listen,
             api_cert,
             api_key,
@@ -192,6 +198,7 @@ impl TryFrom<Args> for Config {
             prefix: prefix.parse().map_err(Error::Prefix)?,
             topology: Topology::new(topology).map_err(Error::Topology)?,
             max_volumes: max_volumes_per_node,
+            health_calls: csi_health.unwrap_or_default(),
             api: Api {
                 listen: api_listen,
                 certificate: read("--api-cert", &api_cert)?,

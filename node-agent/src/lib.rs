@@ -8,6 +8,7 @@ pub mod config;
 pub mod csi;
 pub mod debug;
 pub mod expand;
+pub mod health;
 pub mod host;
 pub mod inspect;
 pub mod privilege;

@@ -42,6 +42,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         prefix,
         topology,
         max_volumes,
+        health_calls,
         api,
         admin_listen,
         telemetry,
@@ -96,7 +97,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         Some(_) => Identity::ByTopology,
         None => Identity::Everywhere,
     };
-    let place = Place { name: node, topology, max_volumes };
+    let place = Place { name: node, topology, max_volumes, health_calls };
     let csi = Server::builder()
         .add_service(IdentityServer::new(identity))
         .add_service(NodeServer::new(Node::new(volumes, place, calls.clone())))

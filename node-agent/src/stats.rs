@@ -20,7 +20,7 @@ use crate::volumes::health::{self, Condition, Facts, Used};
 use crate::volumes::record::{self, Form};
 
 /// How long the kernel's own tables may take. They do not wait for any device.
-const LOOK_TIME: Duration = Duration::from_secs(10);
+pub(crate) const LOOK_TIME: Duration = Duration::from_secs(10);
 
 /// What kubelet asks for.
 #[derive(Debug, Clone)]

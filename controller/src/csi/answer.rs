@@ -1,23 +1,23 @@
 //! What the verbs found, in the words of the wire.
 
+use std::collections::BTreeMap;
+
 use rds_csi_api::csi::controller_service_capability::{Rpc, Type, rpc};
 use rds_csi_api::csi::volume_content_source as content;
 use rds_csi_api::csi::{self, VolumeContentSource};
-use rds_csi_api::{NodeName, PublishContext};
+use rds_csi_api::{HealthCalls, NodeName, PublishContext};
 
 use crate::array::{Snapshot, Source, Volume};
 use crate::backends::Backends;
 use crate::backends::topology::Segments;
 use crate::capacity::Room;
-use crate::condition::Condition;
+use crate::condition::{Ailment, Condition, Trouble};
 use crate::create::Created;
-use crate::get_volume::Found;
-use crate::list_volumes::Listed;
+use crate::holders::Told;
 use crate::page::Page;
 use crate::validate::Verdict;
 
-/// What ControllerGetCapabilities tells. The health calls of CSI 1.13 are left out: VOLUME_CONDITION says the same, and sidecars
-/// of 1.12 refuse what they do not know.
+/// What ControllerGetCapabilities tells always.
 const SERVED: [rpc::Type; 15] = [
     rpc::Type::CreateDeleteVolume,
     rpc::Type::PublishUnpublishVolume,
@@ -36,14 +36,22 @@ const SERVED: [rpc::Type; 15] = [
     rpc::Type::ModifyVolume,
 ];
 
+/// What it tells beside that if the health calls of CSI 1.13 are wanted. VOLUME_CONDITION says the same, and sidecars of 1.12 refuse what
+/// they do not know.
+const HEALTH: [rpc::Type; 2] = [rpc::Type::GetVolumeHealth, rpc::Type::ListVolumeHealth];
+
 /// The attacher attaches again what a listing does not call published, so that is promised only if it is never too little.
-pub(super) fn capabilities<A>(backends: &Backends<A>) -> csi::ControllerGetCapabilitiesResponse {
+pub(super) fn capabilities<A>(
+    backends: &Backends<A>,
+    health_calls: HealthCalls,
+) -> csi::ControllerGetCapabilitiesResponse {
     let promised =
         |served: &rpc::Type| *served != rpc::Type::ListVolumesPublishedNodes || backends.show_lost_records();
     let capability = |served: rpc::Type| csi::ControllerServiceCapability {
         r#type: Some(Type::Rpc(Rpc { r#type: served.into() })),
     };
-    let capabilities = SERVED.into_iter().filter(promised).map(capability).collect();
+    let health = HEALTH.into_iter().filter(|_| health_calls == HealthCalls::On);
+    let capabilities = SERVED.into_iter().filter(promised).chain(health).map(capability).collect();
     csi::ControllerGetCapabilitiesResponse { capabilities }
 }
 
@@ -107,9 +115,9 @@ pub(super) fn validated(
     }
 }
 
-pub(super) fn listed(page: Page<Listed>) -> csi::ListVolumesResponse {
+pub(super) fn listed(page: Page<Told>) -> csi::ListVolumesResponse {
     use csi::list_volumes_response::{Entry, VolumeStatus};
-    let entry = |listed: Listed| Entry {
+    let entry = |listed: Told| Entry {
         volume: Some(volume(&listed.volume, &listed.topology)),
         status: Some(VolumeStatus {
             published_node_ids: names(&listed.holders),
@@ -122,7 +130,7 @@ pub(super) fn listed(page: Page<Listed>) -> csi::ListVolumesResponse {
     }
 }
 
-pub(super) fn found(found: Found) -> csi::ControllerGetVolumeResponse {
+pub(super) fn found(found: Told) -> csi::ControllerGetVolumeResponse {
     use csi::controller_get_volume_response::VolumeStatus;
     csi::ControllerGetVolumeResponse {
         volume: Some(volume(&found.volume, &found.topology)),
@@ -140,7 +148,10 @@ fn names(nodes: &[NodeName]) -> Vec<String> {
 fn condition(condition: Condition) -> csi::VolumeCondition {
     match condition {
         Condition::Normal(message) => csi::VolumeCondition { abnormal: false, message },
-        Condition::Abnormal(message) => csi::VolumeCondition { abnormal: true, message },
+        Condition::Abnormal(troubles) => {
+            let told: Vec<_> = troubles.into_iter().map(|trouble| trouble.told).collect();
+            csi::VolumeCondition { abnormal: true, message: told.join("; ") }
+        }
     }
 }
 
@@ -178,5 +189,72 @@ pub(super) fn listed_snapshots(page: &Page<Snapshot>) -> csi::ListSnapshotsRespo
     csi::ListSnapshotsResponse {
         entries: page.entries.iter().map(entry).collect(),
         next_token: page.next.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+pub(super) fn found_health(found: Told) -> csi::ControllerGetVolumeHealthResponse {
+    csi::ControllerGetVolumeHealthResponse { volume_health: Some(health(found)) }
+}
+
+pub(super) fn listed_health(page: Page<Told>) -> csi::ControllerListVolumeHealthResponse {
+    csi::ControllerListVolumeHealthResponse {
+        next_token: page.next.as_ref().map(ToString::to_string).unwrap_or_default(),
+        entries: page.entries.into_iter().map(health).collect(),
+    }
+}
+
+/// What is wrong in the same way on several nodes is one entry: each way may stand there once.
+fn health(told: Told) -> csi::VolumeHealth {
+    use csi::VolumeHealthErrorType::{DataLoss, Degraded};
+    use csi::volume_health::VolumeHealthEntry;
+    let mut ways: BTreeMap<Ailment, Vec<String>> = BTreeMap::new();
+    if let Condition::Abnormal(troubles) = told.condition {
+        for Trouble { ailment, told } in troubles {
+            ways.entry(ailment).or_default().push(told);
+        }
+    }
+    let entries = ways.into_iter().map(|(ailment, told)| {
+        // One node without a connection does not make it inaccessible, which would mean from every node.
+        let (status, reason) = match ailment {
+            Ailment::Damaged => (DataLoss, "Damaged"),
+            Ailment::Lost => (Degraded, "ConnectionLost"),
+            Ailment::Broken => (Degraded, "ConnectionBroken"),
+        };
+        VolumeHealthEntry { status: status.into(), reason: reason.into(), message: told.join("; ") }
+    });
+    csi::VolumeHealth { volume_id: told.volume.id.to_string(), health_statuses: entries.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::fake::{FakeArray, wanted};
+    use crate::array::{Array as _, Soundness};
+    use crate::condition;
+    use crate::node_agents::Link;
+    use rds_csi_api::Bytes;
+
+    #[tokio::test]
+    async fn each_way_of_being_unwell_stands_once_in_a_volumes_health() {
+        let array = FakeArray::new(Bytes::gib(10));
+        let volume = array.create(&wanted("pvc-a", Bytes::gib(1))).await.unwrap();
+        let of = |soundness: Soundness, links: &[Link]| {
+            let nodes = ["w1", "w2"].map(|node| node.parse::<NodeName>().unwrap());
+            let links: Vec<_> = nodes.into_iter().zip(links.iter().cloned()).collect();
+            let condition = condition::judge(&soundness, &links);
+            let topology = Segments::default();
+            let health = health(Told { volume: volume.clone(), holders: vec![], condition, topology });
+            assert_eq!(health.volume_id, "pvc-a");
+            health.health_statuses
+        };
+        assert_eq!(of(Soundness::Sound, &[Link::Live, Link::Unused]), []);
+        let broken = of(Soundness::Damaged("no file".into()), &[Link::Broken, Link::Broken]);
+        let [damage, connections] = &broken[..] else { panic!("{broken:?}") };
+        assert_eq!(damage.status(), csi::VolumeHealthErrorType::DataLoss);
+        assert_eq!(
+            (connections.status(), connections.reason.as_str()),
+            (csi::VolumeHealthErrorType::Degraded, "ConnectionBroken")
+        );
+        assert!(connections.message.contains("w1") && connections.message.contains("w2"), "{connections:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rds_csi_api::csi::controller_server;
 use rds_csi_api::serve::call::{Call, Calls};
-use rds_csi_api::{Failure, ManagedPrefix, Rpc, SnapshotId, VolumeId, csi, status};
+use rds_csi_api::{Failure, HealthCalls, ManagedPrefix, Rpc, SnapshotId, VolumeId, csi, status};
 use tonic::{Request, Response, Status};
 
 use super::answer;
@@ -22,7 +22,7 @@ use crate::delete::{delete, is_nobodys};
 use crate::expand::expand;
 use crate::get_volume::get_volume;
 use crate::list_snapshots::list_snapshots;
-use crate::list_volumes::list_volumes;
+use crate::list_volumes::{list_unwell, list_volumes};
 use crate::modify::modify;
 use crate::node_agents::Witness;
 use crate::page::Asked;
@@ -44,6 +44,8 @@ pub struct Driver<A, S, W> {
     pub prefix: ManagedPrefix,
     /// How many volumes a node holds at most.
     pub volumes_per_node: NonZeroU16,
+    /// Whether the health calls of CSI 1.13 are answered.
+    pub health_calls: HealthCalls,
 }
 
 /// The service.
@@ -327,21 +329,38 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
         &self,
         _: Request<csi::ControllerGetCapabilitiesRequest>,
     ) -> Answer<csi::ControllerGetCapabilitiesResponse> {
-        Ok(Response::new(answer::capabilities(self.backends())))
+        Ok(Response::new(answer::capabilities(self.backends(), self.driver.health_calls)))
     }
 
     async fn controller_list_volume_health(
         &self,
-        _: Request<csi::ControllerListVolumeHealthRequest>,
+        request: Request<csi::ControllerListVolumeHealthRequest>,
     ) -> Answer<csi::ControllerListVolumeHealthResponse> {
-        not_served("ControllerListVolumeHealth")
+        if self.driver.health_calls == HealthCalls::Off {
+            return not_served("ControllerListVolumeHealth");
+        }
+        let csi::ControllerListVolumeHealthRequest { max_entries, starting_token, .. } = request.into_inner();
+        let parsed = Asked::parse(max_entries, &starting_token).map_err(parse::Error::from);
+        self.look(Rpc::ControllerListVolumeHealth, parsed, |driver, asked| async move {
+            let Driver { backends, store, prefix, .. } = &*driver;
+            list_unwell(backends, store, prefix, &asked).await.map(answer::listed_health)
+        })
+        .await
     }
 
     async fn controller_get_volume_health(
         &self,
-        _: Request<csi::ControllerGetVolumeHealthRequest>,
+        request: Request<csi::ControllerGetVolumeHealthRequest>,
     ) -> Answer<csi::ControllerGetVolumeHealthResponse> {
-        not_served("ControllerGetVolumeHealth")
+        if self.driver.health_calls == HealthCalls::Off {
+            return not_served("ControllerGetVolumeHealth");
+        }
+        let parsed = id::volume(&request.get_ref().volume_id, self.backends(), self.prefix());
+        self.look(Rpc::ControllerGetVolumeHealth, parsed, |driver, (backend, id)| async move {
+            let Driver { store, nodes, .. } = &*driver;
+            get_volume(&backend, store, nodes, id).await.map(answer::found_health)
+        })
+        .await
     }
 }
 

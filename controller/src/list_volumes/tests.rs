@@ -73,14 +73,14 @@ impl World {
         self.store.replace(&id, Revision::default(), record).await.unwrap();
     }
 
-    async fn list(&self, most: i32, token: &str) -> Result<Page<Listed>, Error> {
+    async fn list(&self, most: i32, token: &str) -> Result<Page<Told>, Error> {
         let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
         list_volumes(&self.backends, &self.store, &prefix, &Asked::parse(most, token).unwrap()).await
     }
 }
 
-fn told(page: &Page<Listed>) -> Vec<(String, Vec<String>)> {
-    let nodes = |listed: &Listed| listed.holders.iter().map(ToString::to_string).collect();
+fn told(page: &Page<Told>) -> Vec<(String, Vec<String>)> {
+    let nodes = |listed: &Told| listed.holders.iter().map(ToString::to_string).collect();
     page.entries.iter().map(|listed| (listed.volume.id.to_string(), nodes(listed))).collect()
 }
 
@@ -155,4 +155,19 @@ async fn a_detach_meanwhile_is_no_error_and_its_node_is_not_listed() {
     let all = Asked::parse(0, "").unwrap();
     let listed = list_volumes(&backends, &DetachedMeanwhile(store), &prefix, &all).await.unwrap();
     assert_eq!(told(&listed)[1], ("pvc-b".to_owned(), vec![]));
+}
+
+#[tokio::test]
+async fn only_those_that_somebody_should_look_at_are_listed_as_unwell() {
+    let world = World::new().await;
+    let prefix = "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap();
+    let unwell = async || {
+        let page = list_unwell(&world.backends, &world.store, &prefix, &Asked::parse(1, "").unwrap()).await;
+        told(&page.unwrap())
+    };
+    assert_eq!(unwell().await, []);
+    let array = &world.backends.of(None).unwrap().array;
+    let volume = array.volume(&"pvc-b".parse().unwrap()).await.unwrap();
+    array.put(Volume { soundness: array::Soundness::Damaged("no file".into()), ..volume });
+    assert_eq!(unwell().await, [("pvc-b".to_owned(), vec![])]);
 }

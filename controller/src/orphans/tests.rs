@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard};
 
-use rds_csi_api::{Bytes, HostNqn};
+use rds_csi_api::{Bytes, HealthCalls, HostNqn};
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault, wanted};
@@ -65,6 +65,7 @@ async fn world() -> (World, FakeClaims) {
         nodes: FakeNodes::default(),
         prefix: "nqn.2000-02.com.mikrotik:pvc-".parse().unwrap(),
         volumes_per_node: 128.try_into().unwrap(),
+        health_calls: HealthCalls::Off,
     };
     let claims = FakeClaims::default();
     claims.cluster().handles.insert("pvc-used".into());

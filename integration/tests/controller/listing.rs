@@ -181,3 +181,44 @@ async fn an_array_that_is_away_is_unavailable_and_never_empty() {
     controller.stop().await.unwrap();
     drop(site);
 }
+
+#[tokio::test]
+async fn the_health_calls_of_csi_1_13_are_served_only_if_they_are_asked_for() {
+    use csi::controller_service_capability::rpc::Type as Rpc;
+    use csi::controller_service_capability::{Rpc as Capability, Type};
+    for asked in [false, true] {
+        let flags = if asked { vec!["--csi-health".into(), "1.13".into()] } else { vec![] };
+        let world = World::with(|settings| settings.flags = flags).await;
+        let mut client = world.controller.csi();
+        let served =
+            client.controller_get_capabilities(csi::ControllerGetCapabilitiesRequest {}).await.unwrap();
+        let served = served.into_inner().capabilities;
+        for health in [Rpc::GetVolumeHealth, Rpc::ListVolumeHealth] {
+            let capability = Some(Type::Rpc(Capability { r#type: health.into() }));
+            assert_eq!(served.iter().any(|served| served.r#type == capability), asked, "{health:?}");
+        }
+        let volume = world.create(wanted("a", GIB)).await.unwrap();
+        let of = |volume_id: &str| csi::ControllerGetVolumeHealthRequest {
+            volume_id: volume_id.into(),
+            ..Default::default()
+        };
+        let found = client.controller_get_volume_health(of(&volume.volume_id)).await;
+        let listed =
+            client.controller_list_volume_health(csi::ControllerListVolumeHealthRequest::default()).await;
+        if asked {
+            let health = csi::VolumeHealth { volume_id: volume.volume_id.clone(), health_statuses: vec![] };
+            assert_eq!(found.unwrap().into_inner().volume_health, Some(health));
+            assert_eq!(listed.unwrap().into_inner().entries, [], "those that are well are left out");
+            assert_refused(
+                client.controller_get_volume_health(of("pvc-none")).await,
+                Code::NotFound,
+                "pvc-none",
+            );
+        } else {
+            assert_refused(found, Code::Unimplemented, "is not served");
+            assert_refused(listed, Code::Unimplemented, "is not served");
+        }
+        world.delete(&volume.volume_id).await.unwrap();
+        world.end().await;
+    }
+}

@@ -1,8 +1,9 @@
 //! What the verbs found out, in the words of the wire.
 
-use rds_csi_api::csi;
 use rds_csi_api::csi::volume_usage::Unit;
+use rds_csi_api::{VolumeId, csi};
 
+use crate::health::Health;
 use crate::host::{Amount, Usage};
 use crate::stats::{Fullness, Report};
 use crate::volumes::health::Condition;
@@ -41,4 +42,47 @@ pub(super) fn stats(report: Report) -> csi::NodeGetVolumeStatsResponse {
         Condition::Abnormal(message) => csi::VolumeCondition { abnormal: true, message },
     });
     csi::NodeGetVolumeStatsResponse { usage, volume_condition }
+}
+
+pub(super) fn volume_health(volume: &VolumeId, health: Health) -> csi::NodeGetVolumeHealthResponse {
+    use csi::VolumeHealthErrorType::{Degraded, Inaccessible};
+    use csi::volume_health::VolumeHealthEntry;
+    let entry = match health {
+        Health::Sound => None,
+        Health::Degraded(told) => Some((Degraded, "Degraded", told)),
+        Health::Inaccessible(told) => Some((Inaccessible, "Inaccessible", told)),
+    };
+    let entries = entry.into_iter().map(|(status, reason, message)| VolumeHealthEntry {
+        status: status.into(),
+        reason: reason.into(),
+        message,
+    });
+    let health = csi::VolumeHealth { volume_id: volume.to_string(), health_statuses: entries.collect() };
+    csi::NodeGetVolumeHealthResponse { volume_health: Some(health) }
+}
+
+/// Several arrays that are in the same state are one entry: each state may stand there once.
+pub(super) fn storage_health(arrays: Vec<Health>) -> csi::NodeGetStorageHealthResponse {
+    use csi::StorageHealthErrorType::{StorageDegraded, StorageUnreachable};
+    use csi::node_get_storage_health_response::StorageBackendHealth;
+    let (mut degraded, mut unreachable) = (Vec::new(), Vec::new());
+    for array in arrays {
+        match array {
+            Health::Sound => {}
+            Health::Degraded(told) => degraded.push(told),
+            Health::Inaccessible(told) => unreachable.push(told),
+        }
+    }
+    let states = [
+        (StorageUnreachable, "ArrayUnreachable", unreachable),
+        (StorageDegraded, "ConnectionsLost", degraded),
+    ];
+    let entries = states.into_iter().filter(|(.., told)| !told.is_empty());
+    let entries = entries.map(|(status, reason, told)| StorageBackendHealth {
+        status: status.into(),
+        reason: reason.into(),
+        message: told.join("; "),
+        volume_capability: None,
+    });
+    csi::NodeGetStorageHealthResponse { backend_health: entries.collect() }
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use rds_csi_api::csi::node_server;
 use rds_csi_api::csi::node_service_capability::{Rpc as RpcCapability, Type, rpc};
 use rds_csi_api::serve::call::{Call, Calls};
-use rds_csi_api::{Failure, NodeName, Rpc, Topology, csi};
+use rds_csi_api::{Failure, HealthCalls, NodeName, Rpc, Topology, csi};
 use tonic::{Request, Response, Status};
 
 use super::{answer, parse};
 use crate::expand::{self, expand};
+use crate::health;
 use crate::host::Host;
 use crate::publish::publish;
 use crate::stage::stage;
@@ -37,6 +38,8 @@ pub struct Place {
     /// 32 CPUs 33 connections and about 3 MiB. 128 volumes are then 4000 connections of the array's and 400 MiB of the node's,
     /// and as many as the larger clouds let a machine have.
     pub max_volumes: u16,
+    /// Whether it answers the health calls of CSI 1.13.
+    pub health_calls: HealthCalls,
 }
 
 /// The service.
@@ -141,6 +144,10 @@ impl<H: Host> node_server::Node for Node<H> {
         &self,
         _: Request<csi::NodeGetCapabilitiesRequest>,
     ) -> Answer<csi::NodeGetCapabilitiesResponse> {
+        let health: &[_] = match self.place.health_calls {
+            HealthCalls::Off => &[],
+            HealthCalls::On => &[rpc::Type::GetVolumeHealth, rpc::Type::GetStorageHealth],
+        };
         let served = [
             rpc::Type::StageUnstageVolume,
             rpc::Type::GetVolumeStats,
@@ -148,10 +155,10 @@ impl<H: Host> node_server::Node for Node<H> {
             rpc::Type::VolumeCondition,
             rpc::Type::SingleNodeMultiWriter,
         ];
-        let capabilities = served.map(|served| csi::NodeServiceCapability {
-            r#type: Some(Type::Rpc(RpcCapability { r#type: served.into() })),
+        let capabilities = served.iter().chain(health).map(|served| csi::NodeServiceCapability {
+            r#type: Some(Type::Rpc(RpcCapability { r#type: (*served).into() })),
         });
-        Ok(Response::new(csi::NodeGetCapabilitiesResponse { capabilities: capabilities.into() }))
+        Ok(Response::new(csi::NodeGetCapabilitiesResponse { capabilities: capabilities.collect() }))
     }
 
     async fn node_get_volume_stats(
@@ -172,16 +179,38 @@ impl<H: Host> node_server::Node for Node<H> {
 
     async fn node_get_volume_health(
         &self,
-        _: Request<csi::NodeGetVolumeHealthRequest>,
+        request: Request<csi::NodeGetVolumeHealthRequest>,
     ) -> Answer<csi::NodeGetVolumeHealthResponse> {
-        not_served("NodeGetVolumeHealth")
+        let rpc = Rpc::NodeGetVolumeHealth;
+        if self.place.health_calls == HealthCalls::Off {
+            return not_served("NodeGetVolumeHealth");
+        }
+        let volume = match parse::health(request.get_ref()) {
+            Ok(volume) => volume,
+            Err(error) => return self.refuse(rpc, error).await,
+        };
+        let (volumes, measuring) = (Arc::clone(&self.volumes), self.measuring.clone());
+        self.calls
+            .run(Call::new(rpc), async move {
+                let health = health::volume(volumes, &measuring, volume.clone()).await;
+                health.map(|health| answer::volume_health(&volume, health))
+            })
+            .await
     }
 
     async fn node_get_storage_health(
         &self,
         _: Request<csi::NodeGetStorageHealthRequest>,
     ) -> Answer<csi::NodeGetStorageHealthResponse> {
-        not_served("NodeGetStorageHealth")
+        if self.place.health_calls == HealthCalls::Off {
+            return not_served("NodeGetStorageHealth");
+        }
+        let volumes = Arc::clone(&self.volumes);
+        self.calls
+            .run(Call::new(Rpc::NodeGetStorageHealth), async move {
+                health::storage(volumes).await.map(answer::storage_health)
+            })
+            .await
     }
 
     async fn node_expand_volume(

@@ -181,6 +181,11 @@ pub(super) fn stats<H>(
     })
 }
 
+/// Where it is staged or published the record says: a volume's health is one, wherever it is asked for.
+pub(super) fn health(request: &csi::NodeGetVolumeHealthRequest) -> Result<VolumeId, Error> {
+    Ok(request.volume_id.parse()?)
+}
+
 /// A path at which nothing is to be done, only to be compared with what is written down. One that is not beneath the kubelet
 /// directory is no volume's, which is for the verb to say.
 fn named<H>(volumes: &Volumes<H>, field: &'static str, path: &str) -> Result<PathBuf, Error> {

@@ -1,9 +1,11 @@
 use std::collections::HashMap;
 
 use prometheus_client::registry::Registry;
+use rds_csi_api::csi::node_get_storage_health_response::StorageBackendHealth;
 use rds_csi_api::csi::node_server::Node as _;
 use rds_csi_api::csi::volume_capability::access_mode::Mode;
 use rds_csi_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use rds_csi_api::csi::volume_health::VolumeHealthEntry;
 use rds_csi_api::{Bytes, FsType};
 use rustix::io::Errno;
 use tonic::Code;
@@ -15,9 +17,15 @@ use crate::world::{GIB, World, world};
 const STAGING: &str = "/var/lib/kubelet/plugins/staging";
 const TARGET: &str = "/var/lib/kubelet/pods/p/target";
 
+/// A node that answers the health calls of CSI 1.13.
+fn asked_for_health(world: &World) -> Node<FakeHost> {
+    let place = Place { health_calls: HealthCalls::On, ..place() };
+    Node::new(Arc::new(world.volumes_again()), place, Calls::new(&mut Registry::default()))
+}
+
 fn place() -> Place {
     let topology = Topology::new(vec!["a.b/rack=r1".parse().unwrap()]).unwrap();
-    Place { name: "w1".parse().unwrap(), topology, max_volumes: 16 }
+    Place { name: "w1".parse().unwrap(), topology, max_volumes: 16, health_calls: HealthCalls::Off }
 }
 
 fn node(world: &World) -> Node<FakeHost> {
@@ -287,6 +295,39 @@ async fn only_what_is_served_is_advertised() {
     let request = Request::new(csi::NodeGetVolumeHealthRequest::default());
     let status = node.node_get_volume_health(request).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn the_health_calls_of_csi_1_13_are_served_if_they_are_asked_for() {
+    let world = world(Holds::Nothing);
+    let node = asked_for_health(&world);
+    let answer = node.node_get_capabilities(Request::new(csi::NodeGetCapabilitiesRequest {})).await.unwrap();
+    let served = answer.into_inner().capabilities;
+    for health in [rpc::Type::GetVolumeHealth, rpc::Type::GetStorageHealth] {
+        let wanted = Some(Type::Rpc(RpcCapability { r#type: health.into() }));
+        assert!(served.iter().any(|served| served.r#type == wanted), "{health:?}");
+    }
+    let request = |volume_id: &str| {
+        Request::new(csi::NodeGetVolumeHealthRequest { volume_id: volume_id.into(), ..Default::default() })
+    };
+    assert_eq!(node.node_get_volume_health(request("")).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(node.node_get_volume_health(request("pvc-a")).await.unwrap_err().code(), Code::NotFound);
+    node.node_stage_volume(Request::new(stage_request(&world, block()))).await.unwrap();
+    let health = async || {
+        let told = node.node_get_volume_health(request("pvc-a")).await.unwrap().into_inner();
+        let storage = Request::new(csi::NodeGetStorageHealthRequest::default());
+        let storage = node.node_get_storage_health(storage).await.unwrap().into_inner();
+        let volume = told.volume_health.unwrap().health_statuses;
+        (
+            volume.iter().map(VolumeHealthEntry::status).collect::<Vec<_>>(),
+            storage.backend_health.iter().map(StorageBackendHealth::status).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(health().await, (vec![], vec![]));
+    world.host.unplug();
+    let (volume, storage) =
+        (csi::VolumeHealthErrorType::Inaccessible, csi::StorageHealthErrorType::StorageUnreachable);
+    assert_eq!(health().await, (vec![volume], vec![storage]));
 }
 
 fn expand_request(path: &str, required_bytes: i64, limit_bytes: i64) -> csi::NodeExpandVolumeRequest {
