@@ -30,8 +30,9 @@ pub trait Array: Send + Sync + 'static {
     fn volume(&self, id: &VolumeId) -> impl Future<Output = Result<Volume, Error>> + Send;
 
     /// Removes the volume and its data. One that is not there is removed already; one that is not ours is
-    /// [`Error::Foreign`], one that hosts are let into by name is [`Error::Strangers`].
-    fn delete(&self, id: &VolumeId) -> impl Future<Output = Result<(), Error>> + Send;
+    /// [`Error::Foreign`], one that hosts are let into by name is [`Error::Strangers`], one that every host is let into is
+    /// [`Error::Open`] unless it is to be removed all the same.
+    fn delete(&self, id: &VolumeId, if_open: IfOpen) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// The volume, at least so large from now on. It is never made smaller.
     fn expand(&self, id: &VolumeId, to: Bytes) -> impl Future<Output = Result<Volume, Error>> + Send;
@@ -257,6 +258,15 @@ impl Export {
             Self::Off | Self::AnyHost => self.clone(),
         }
     }
+}
+
+/// What becomes of an operation on a volume that every host is let into, so that nobody can name who is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfOpen {
+    /// It is refused.
+    Refuse,
+    /// It goes on.
+    GoOn,
 }
 
 /// For people.

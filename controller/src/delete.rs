@@ -1,9 +1,12 @@
 //! DeleteVolume: a volume that no node holds is removed; one that is not there is removed already.
 
-use rds_csi_api::{Failure, Kind, ManagedPrefix, VolumeId};
+use futures_util::future::join_all;
+use rds_csi_api::{Failure, Kind, ManagedPrefix, NodeName, Nqn, VolumeId};
 
-use crate::array::{self, Array, Owner};
+use crate::array::{self, Array, IfOpen, Owner};
 use crate::attachments::store::{self, Store};
+use crate::attachments::{Fence, Testimony};
+use crate::node_agents::Witness;
 
 /// A volume whose NQN the managed prefix does not cover.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,26 @@ pub enum Error {
         /// The nodes.
         nodes: String,
     },
+    /// Every host may reach it, and a node says that it uses it.
+    #[error("volume {id} is still in use on node {node}: {what}")]
+    InUse {
+        /// The volume.
+        id: VolumeId,
+        /// The node.
+        node: NodeName,
+        /// By what.
+        what: String,
+    },
+    /// Every host may reach it, and not every node says that it does not use it.
+    #[error(
+        "every host may reach volume {id}, and whether one uses it is not known, since {why}: see to that, or, once no node          uses it, switch its export off on the array; then it is deleted"
+    )]
+    Unvouched {
+        /// The volume.
+        id: VolumeId,
+        /// Who does not say so, and why.
+        why: String,
+    },
     /// The prefix hides a volume of this cluster.
     #[error(
         "volume {} is there and is this cluster's, but its NQN does not begin with {}, so it is not touched: correct \
@@ -45,8 +68,8 @@ pub enum Error {
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
-            Self::Attached { .. } => Kind::InUse,
-            Self::NotCovered(_) => Kind::Refused,
+            Self::Attached { .. } | Self::InUse { .. } => Kind::InUse,
+            Self::Unvouched { .. } | Self::NotCovered(_) => Kind::Refused,
             Self::Store(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
@@ -54,13 +77,60 @@ impl Failure for Error {
 }
 
 /// Removes the volume and its data.
-pub async fn delete(array: &impl Array, store: &impl Store, id: VolumeId) -> Result<(), Error> {
+///
+/// The array knows whom it lets in by name. Of a volume that every host may reach only the nodes can tell that none uses it,
+/// since the record may be lost: without a fence that is every volume, elsewhere one that the Go driver made.
+pub async fn delete(
+    array: &impl Array,
+    store: &impl Store,
+    nodes: &impl Witness,
+    fence: Fence,
+    id: VolumeId,
+) -> Result<(), Error> {
     let record = store.load(&id).await?.record;
     if !record.is_empty() {
         let nodes = record.nodes().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return Err(Error::Attached { id, nodes });
     }
-    Ok(array.delete(&id).await?)
+    if fence == Fence::Acl {
+        match array.delete(&id, IfOpen::Refuse).await {
+            Err(array::Error::Open(_)) => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+    let unused = unused(nodes, &id).await;
+    let if_open = if unused.is_ok() { IfOpen::GoOn } else { IfOpen::Refuse };
+    match (array.delete(&id, if_open).await, unused) {
+        // Whatever the nodes say, nobody writes to what is not exported, and one node that is down keeps nothing else.
+        (Err(array::Error::Open(_)), Err(why_not)) => Err(why_not),
+        (outcome, _) => Ok(outcome?),
+    }
+}
+
+/// Whether no node uses the volume, by the word of every one.
+async fn unused(nodes: &impl Witness, id: &VolumeId) -> Result<(), Error> {
+    let (named, nqn) = (nodes.named(), Nqn::of_volume(id));
+    if named.is_empty() {
+        return Err(Error::Unvouched { id: id.clone(), why: "no --node-agent names a node to ask".into() });
+    }
+    let asked = named.into_iter().map(async |node| {
+        let testimony = nodes.testify(&node, id, &nqn).await;
+        (node, testimony)
+    });
+    let mut unvouched = None;
+    for (node, testimony) in join_all(asked).await {
+        match testimony {
+            Testimony::Gone => {}
+            Testimony::InUse(what) => return Err(Error::InUse { id: id.clone(), node, what }),
+            Testimony::Silent(why) | Testimony::Unasked(why) => {
+                unvouched = Some(format!("the agent of node {node} does not say ({why})"));
+            }
+        }
+    }
+    match unvouched {
+        None => Ok(()),
+        Some(why) => Err(Error::Unvouched { id: id.clone(), why }),
+    }
 }
 
 /// Whether what the prefix does not cover is none of this cluster's volumes, and so nothing of ours to remove. It only looks.

@@ -38,6 +38,9 @@ pub trait Witness: Send + Sync + 'static {
     /// How the node is connected to the volume, by its agent's word.
     fn link(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> impl Future<Output = Link> + Send;
 
+    /// Every node that was named; none if none was, and then there may be any.
+    fn named(&self) -> Vec<NodeName>;
+
     /// Whether there may be such a node: not, if those that there are were named, and it is none of them.
     fn knows(&self, node: &NodeName) -> bool;
 }
@@ -232,6 +235,13 @@ impl NodeAgents {
 }
 
 impl Witness for NodeAgents {
+    fn named(&self) -> Vec<NodeName> {
+        match self {
+            Self::None => Vec::new(),
+            Self::At(addresses, _) => addresses.keys().cloned().collect(),
+        }
+    }
+
     fn knows(&self, node: &NodeName) -> bool {
         match self {
             Self::None => true,

@@ -147,9 +147,7 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         tracing::warn!(backend = %backend.title, volume = %id, "removing an orphan: {orphan}");
         let (driver, claims) = (Arc::clone(&self.driver), Arc::clone(&self.claims));
         let (on, volume) = (Arc::clone(backend), id.clone());
-        let work = async move {
-            removal::remove(&on.array, &driver.store, &*claims, on.name.as_ref(), volume).await
-        };
+        let work = async move { removal::remove(&on, &driver.store, &driver.nodes, &*claims, volume).await };
         match self.calls.run(Call::on(Rpc::DeleteVolume, id), work).await {
             Ok(_) => {
                 tracing::warn!(backend = %backend.title, volume = %id, "removed an orphan");

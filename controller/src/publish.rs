@@ -152,9 +152,12 @@ fn changed(told: Option<ReconnectPolicy>, now: Option<ReconnectPolicy>) -> Optio
 /// next publish or unpublish goes on from it.
 fn left_out(error: &array::Error, is_new: bool) -> bool {
     match error {
-        array::Error::Missing(_) | array::Error::Strangers(_) | array::Error::Open(_) => true,
+        array::Error::Missing(_) => true,
         // Nothing was changed now; a node that was let in before still is.
-        array::Error::Foreign { .. } | array::Error::Unreachable { .. } => is_new,
+        array::Error::Strangers(_)
+        | array::Error::Open(_)
+        | array::Error::Foreign { .. }
+        | array::Error::Unreachable { .. } => is_new,
         _ => false,
     }
 }

@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
     use crate::array::fake::{FakeArray, Fault, wanted};
-    use crate::array::{Layout, Volume};
+    use crate::array::{IfOpen, Layout, Volume};
 
     fn id(text: &str) -> SnapshotId {
         text.parse().unwrap()
@@ -53,7 +53,7 @@ mod tests {
         array.expand(&volume.id, Bytes::gib(2)).await.unwrap();
         let again = take(&array, id("snap-a"), volume.id.clone(), at(2_000)).await.unwrap();
         assert_eq!((again.size, again.taken), (Bytes::gib(1), at(1_000)));
-        array.delete(&volume.id).await.unwrap();
+        array.delete(&volume.id, IfOpen::Refuse).await.unwrap();
         assert_eq!(find(&array, id("snap-a")).await, Ok(again));
         for _ in 0..2 {
             delete(&array, id("snap-a")).await.unwrap();

@@ -33,7 +33,7 @@ use backend::{Backend, Connection, PoolPath};
 use device::{Device, User};
 use ssh::{Limits, Server};
 
-pub use device::{ArrayState, Dialect, FileDisk, Group, InvalidGroup, ListedAddress, Unset};
+pub use device::{ArrayState, Dialect, FileDisk, Group, InvalidGroup, ListedAddress, Lists, Unset};
 pub use faults::{Effect, Fault};
 pub use journal::{CommandLine, Commands};
 pub use script::{Numbers, outline};
@@ -100,8 +100,12 @@ impl Options {
     /// An array in memory with a pool `storage-pool` of 1 TiB, on a free port of loopback, for whoever holds
     /// the private half of `key` (a line of a `.pub` file).
     pub fn in_memory(key: &str) -> Result<Self, keys::Error> {
-        let dialect =
-            Dialect { version: Version::new(7, 21), numbers: Numbers::Floats, unset: Unset::Absent };
+        let dialect = Dialect {
+            version: Version::new(7, 21),
+            numbers: Numbers::Floats,
+            unset: Unset::Absent,
+            lists: Lists::Text,
+        };
         Ok(Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             control: None,

@@ -9,7 +9,7 @@ mod snapshots;
 
 use rds_csi_api::{Bytes, HostNqn, NodeName, Nqn, VolumeId, VolumeName};
 
-use super::{Array, Content, Digest, Error, Export, Label, Layout, Owner, Soundness, Volume, Wanted};
+use super::{Array, Content, Digest, Error, Export, IfOpen, Label, Layout, Owner, Soundness, Volume, Wanted};
 
 /// Sizes that something once rounded: to `1T`, to GiB, to a float, to nothing.
 const SIZES: [Bytes; 4] = [
@@ -62,7 +62,7 @@ async fn made(array: &impl Array, wanted: &Wanted) -> Volume {
 
 async fn removed(array: &impl Array, id: &VolumeId) {
     array.dismiss(id, &Export::AnyHost, &Export::Off).await.expect("nobody is let in");
-    array.delete(id).await.expect("the volume is removed");
+    array.delete(id, IfOpen::Refuse).await.expect("the volume is removed");
     assert_eq!(array.volume(id).await, Err(Error::Missing(id.clone())));
 }
 
@@ -137,8 +137,8 @@ async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {
     assert_eq!(array.admit(&id, &Export::AnyHost).await, missing);
     assert_eq!(array.dismiss(&id, &Export::Off, &Export::Off).await, missing);
     assert_eq!(array.fence(&id, &Export::Off, &Export::Off).await, missing);
-    assert_eq!(array.delete(&id).await, Ok(()));
-    assert_eq!(array.delete(&id).await, Ok(()));
+    assert_eq!(array.delete(&id, IfOpen::Refuse).await, Ok(()));
+    assert_eq!(array.delete(&id, IfOpen::Refuse).await, Ok(()));
 }
 
 async fn who_may_connect_is_set_as_often_as_asked(array: &impl Array) {
@@ -177,7 +177,7 @@ async fn nobody_joins_or_removes_what_a_stranger_is_let_into(array: &impl Array)
     for export in [hosts(&["w1"]), hosts(&["w3"]), hosts(&["w1", "w3"]), Export::Off] {
         assert_eq!(array.admit(&wanted.id, &export).await.as_ref(), Err(&strangers));
     }
-    assert_eq!(array.delete(&wanted.id).await.as_ref(), Err(&strangers));
+    assert_eq!(array.delete(&wanted.id, IfOpen::GoOn).await.as_ref(), Err(&strangers));
     assert_eq!(array.volume(&wanted.id).await, Ok(before));
     for export in [hosts(&["w1", "w2"]), hosts(&["w1", "w2", "w3"])] {
         assert_eq!(array.admit(&wanted.id, &export).await.expect("nobody is a stranger").export, export);
@@ -217,11 +217,15 @@ async fn what_is_open_to_every_host_is_not_narrowed_unseen(array: &impl Array) {
         array.dismiss(&wanted.id, &hosts(&["w1"]), &hosts(&["w1"])).await,
         Err(Error::Open(wanted.id.clone()))
     );
+    assert_eq!(array.delete(&wanted.id, IfOpen::Refuse).await, Err(Error::Open(wanted.id.clone())));
     assert_eq!(array.admit(&wanted.id, &Export::AnyHost).await, Ok(before));
     // Who is shut out altogether is shut out, whoever it is.
     let shut = array.dismiss(&wanted.id, &hosts(&["w1"]), &Export::Off).await;
     assert_eq!(shut.expect("nobody is let in").export, Export::Off);
-    removed(array, &wanted.id).await;
+    let opened = array.dismiss(&wanted.id, &Export::Off, &Export::AnyHost).await;
+    assert_eq!(opened.expect("it is opened").export, Export::AnyHost);
+    assert_eq!(array.delete(&wanted.id, IfOpen::GoOn).await, Ok(()));
+    assert_eq!(array.volume(&wanted.id).await, Err(Error::Missing(wanted.id)));
 }
 
 async fn no_host_is_nobody(array: &impl Array) {

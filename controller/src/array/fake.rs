@@ -8,8 +8,8 @@ use rds_csi_api::{Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 
 use super::names::is_snapshot_of_go;
 use super::{
-    Array, Capacity, Content, Digest, Error, Export, Inventory, Label, Layout, Owner, Snapshot, Soundness,
-    Source, Stray, Subject, Volume, Wanted, WantedSnapshot,
+    Array, Capacity, Content, Digest, Error, Export, IfOpen, Inventory, Label, Layout, Owner, Snapshot,
+    Soundness, Source, Stray, Subject, Volume, Wanted, WantedSnapshot,
 };
 
 /// The array. What it has can be looked at between calls.
@@ -241,11 +241,12 @@ impl Array for FakeArray {
         self.operate(|world| world.volume(id).cloned())
     }
 
-    async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
+    async fn delete(&self, id: &VolumeId, if_open: IfOpen) -> Result<(), Error> {
         self.operate(|world| {
-            if let Some(Kept { volume: Volume { export: Export::Hosts(_), .. }, .. }) = world.volumes.get(id)
-            {
-                return Err(Error::Strangers(id.clone()));
+            match (world.volumes.get(id).map(|kept| &kept.volume.export), if_open) {
+                (Some(Export::Hosts(_)), _) => return Err(Error::Strangers(id.clone())),
+                (Some(Export::AnyHost), IfOpen::Refuse) => return Err(Error::Open(id.clone())),
+                (Some(Export::AnyHost), IfOpen::GoOn) | (Some(Export::Off) | None, _) => {}
             }
             world.volumes.remove(id);
             Ok(())

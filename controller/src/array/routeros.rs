@@ -18,7 +18,8 @@ use rds_csi_api::{BackendName, Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 use tracing::Instrument as _;
 
 use super::{
-    Array, Capacity, ClusterId, Error, Export, Inventory, Pool, Snapshot, Volume, Wanted, WantedSnapshot,
+    Array, Capacity, ClusterId, Error, Export, IfOpen, Inventory, Pool, Snapshot, Volume, Wanted,
+    WantedSnapshot,
 };
 use outcome::Concerns;
 use script::Place;
@@ -115,8 +116,8 @@ impl Array for RouterOs {
         self.look_at(id).await
     }
 
-    async fn delete(&self, id: &VolumeId) -> Result<(), Error> {
-        self.run(self.place().delete(id), &Concerns::of(id)).await.map(drop)
+    async fn delete(&self, id: &VolumeId, if_open: IfOpen) -> Result<(), Error> {
+        self.run(self.place().delete(id, if_open), &Concerns::of(id)).await.map(drop)
     }
 
     async fn expand(&self, id: &VolumeId, to: Bytes) -> Result<Volume, Error> {

@@ -165,7 +165,9 @@ impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controlle
             return self.look(Rpc::DeleteVolume, parsed, work).await;
         }
         self.remove(Rpc::DeleteVolume, parsed, VolumeId::clone, |driver, backend, id| async move {
-            delete(&backend.array, &driver.store, id).await.map(|()| csi::DeleteVolumeResponse {})
+            let Driver { store, nodes, .. } = &*driver;
+            let outcome = delete(&backend.array, store, nodes, backend.fence, id).await;
+            outcome.map(|()| csi::DeleteVolumeResponse {})
         })
         .await
     }

@@ -11,7 +11,7 @@ use crate::attachments::Testimony;
 /// The one node that does not exist.
 pub const NOWHERE: &str = "nowhere";
 
-/// The nodes. One that was told nothing is silent.
+/// The nodes: those that were told something, and any other, which is silent.
 #[derive(Debug, Default)]
 pub struct FakeNodes(Mutex<BTreeMap<NodeName, Told>>);
 
@@ -42,6 +42,10 @@ impl FakeNodes {
 }
 
 impl Witness for FakeNodes {
+    fn named(&self) -> Vec<NodeName> {
+        self.nodes().keys().cloned().collect()
+    }
+
     fn knows(&self, node: &NodeName) -> bool {
         node.as_str() != NOWHERE
     }

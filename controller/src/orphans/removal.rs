@@ -1,13 +1,15 @@
 //! The removal of one orphan. A report is old by the time that it is acted on: others were removed before this one, and each
 //! takes its time. So all that can have changed since is asked once more, while the volume's lock is held.
 
-use rds_csi_api::{BackendName, Failure, Kind, VolumeId};
+use rds_csi_api::{Failure, Kind, VolumeId};
 
 use super::{ClaimSource, LISTING};
 use crate::array::{self, Array, Export, Owner};
 use crate::attachments::store::Store;
+use crate::backends::Backend;
 use crate::cluster::claims::{self, Claimed};
 use crate::delete;
+use crate::node_agents::Witness;
 
 /// Why it is still there.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +54,13 @@ impl Failure for Error {
 
 /// Removes the volume and its data, if it still is nobody's. Whoever calls holds its lock.
 pub(super) async fn remove(
-    array: &impl Array,
+    on: &Backend<impl Array>,
     store: &impl Store,
+    nodes: &impl Witness,
     claims: &impl ClaimSource,
-    backend: Option<&BackendName>,
     id: VolumeId,
 ) -> Result<(), Error> {
-    let volume = array.volume(&id).await?;
+    let volume = on.array.volume(&id).await?;
     if volume.owner != Owner::ThisCluster {
         return Err(Error::Foreign(id));
     }
@@ -70,8 +72,8 @@ pub(super) async fn remove(
         Ok(claims) => claims,
         Err(source) => return Err(Error::Unknown { id, source }),
     };
-    if claims.volume(&id, backend) != Claimed::No {
+    if claims.volume(&id, on.name.as_ref()) != Claimed::No {
         return Err(Error::Claimed(id));
     }
-    Ok(delete::delete(array, store, id).await?)
+    Ok(delete::delete(&on.array, store, nodes, on.fence, id).await?)
 }

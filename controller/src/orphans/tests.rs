@@ -116,6 +116,7 @@ async fn lesson_11_if_nobody_says_any_more_who_claims_it_it_stays() {
 async fn lesson_6_a_volume_that_is_anothers_or_exported_by_now_is_not_removed() {
     let (world, claims) = world().await;
     let (on, id) = (on(&world), "pvc-lost".parse::<VolumeId>().unwrap());
+    let Driver { store, nodes, .. } = &*world.driver;
     let array = &on.array;
     let lost = array.volume(&id).await.unwrap();
     let host = HostNqn::of(&"w1".parse().unwrap());
@@ -124,11 +125,11 @@ async fn lesson_6_a_volume_that_is_anothers_or_exported_by_now_is_not_removed() 
     let foreign = array::Volume { owner: Owner::Nobody, ..lost.clone() };
     for changed in [hosts, open, foreign] {
         array.put(changed.clone());
-        let refused = removal::remove(array, &world.driver.store, &claims, None, id.clone()).await;
+        let refused = removal::remove(&on, store, nodes, &claims, id.clone()).await;
         assert!(refused.is_err() && is_there(&world), "{changed:?}");
     }
     array.put(lost);
-    removal::remove(array, &world.driver.store, &claims, None, id).await.unwrap();
+    removal::remove(&on, store, nodes, &claims, id).await.unwrap();
     assert!(!is_there(&world));
 }
 

@@ -8,7 +8,7 @@ use rds_csi_api::{AccessMode, Bytes, Portal};
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
-use crate::array::{Content, Digest, Label, Wanted};
+use crate::array::{Content, Digest, IfOpen, Label, Wanted};
 use crate::attachments::store::InMemory;
 use crate::attachments::{Attachment, Claim, Record, Rights, Shape, Testimony};
 use crate::delete::{self, delete};
@@ -47,6 +47,10 @@ impl World {
         };
         array.create(&wanted).await.unwrap();
         Self { array, store: InMemory::default(), nodes: FakeNodes::default(), fence, id }
+    }
+
+    async fn delete(&self) -> Result<(), delete::Error> {
+        delete(&self.array, &self.store, &self.nodes, self.fence, self.id.clone()).await
     }
 
     async fn attach(&self, name: &str) -> Result<rds_csi_api::PublishContext, publish::Error> {
@@ -182,7 +186,7 @@ async fn a_volume_that_is_gone_can_be_detached_but_not_attached() {
     let world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
     world.array.dismiss(&world.id, &hosts(&["w1"]), &Export::Off).await.unwrap();
-    world.array.delete(&world.id).await.unwrap();
+    world.array.delete(&world.id, IfOpen::GoOn).await.unwrap();
     world.detach(From::Node(node("w1"))).await.unwrap();
     assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
     assert!(world.holders().await.is_empty());
@@ -206,7 +210,7 @@ async fn a_program_that_lost_its_records_lets_no_second_writer_in() {
     let refused = world.attach("w2").await.unwrap_err();
     assert_eq!(refused, publish::Error::Array(array::Error::Strangers(world.id.clone())));
     assert_eq!((world.export(), world.holders().await), (hosts(&["w1"]), vec![]));
-    let refused = delete(&world.array, &world.store, world.id.clone()).await.unwrap_err();
+    let refused = world.delete().await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
 
     // The node that the array knows may go on, and it may leave, by the same rules as ever.
@@ -221,15 +225,70 @@ async fn a_program_that_lost_its_records_lets_no_second_writer_in() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_let_in_before_is_not_forgotten_whatever_its_repeat_ends_with() {
+    let world = World::new(Fence::Acl).await;
+    world.attach("w1").await.unwrap();
+    for error in [array::Error::Strangers(world.id.clone()), array::Error::Open(world.id.clone())] {
+        for name in ["w1", "w2"] {
+            world.array.fail_once(Fault::Before(error.clone()));
+            assert_eq!(world.attach(name).await.unwrap_err(), publish::Error::Array(error.clone()));
+            assert_eq!(world.holders().await, ["w1"], "{name}");
+        }
+    }
+}
+
+/// The records are lost, and the array lets everybody in: what is left is the word of the nodes.
+#[tokio::test]
+async fn what_every_host_may_reach_is_deleted_by_the_word_of_every_node() {
+    for fence in [Fence::None, Fence::Acl] {
+        let world = World::new(fence).await;
+        world.array.admit(&world.id, &Export::AnyHost).await.unwrap();
+        let refused = world.delete().await.unwrap_err();
+        assert!(refused.kind() == Kind::Refused && refused.to_string().contains("--node-agent"), "{refused}");
+        world.nodes.say(&node("w1"), Testimony::InUse("mounted".into()));
+        world.nodes.say(&node("w2"), Testimony::Silent("no route".into()));
+        let refused = world.delete().await.unwrap_err();
+        assert!(matches!(&refused, delete::Error::InUse { node, .. } if node.as_str() == "w1"), "{refused}");
+        world.nodes.say(&node("w1"), Testimony::Gone);
+        for silence in [Testimony::Silent("no route".into()), Testimony::Unasked("no trust".into())] {
+            world.nodes.say(&node("w2"), silence);
+            let refused = world.delete().await.unwrap_err();
+            assert_eq!(refused.kind(), Kind::Refused);
+            assert!(
+                refused.to_string().contains("node w2")
+                    && refused.to_string().contains("switch its export off")
+            );
+        }
+        assert_eq!(world.array.volumes().len(), 1);
+        world.nodes.say(&node("w2"), Testimony::Gone);
+        world.delete().await.unwrap();
+        assert!(world.array.volumes().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_can_reach_is_deleted_whatever_nodes_say() {
+    for fence in [Fence::None, Fence::Acl] {
+        for said in [Testimony::Silent("no route".into()), Testimony::InUse("mounted".into())] {
+            let world = World::new(fence).await;
+            world.nodes.say(&node("w1"), said);
+            world.delete().await.unwrap();
+            assert!(world.array.volumes().is_empty());
+            world.delete().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_volume_is_deleted_only_when_nobody_holds_it() {
     let world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
-    let refused = delete(&world.array, &world.store, world.id.clone()).await.unwrap_err();
+    let refused = world.delete().await.unwrap_err();
     assert!(matches!(&refused, delete::Error::Attached { nodes, .. } if nodes == "w1"));
     assert_eq!((refused.kind(), world.array.volumes().len()), (Kind::InUse, 1));
     world.nodes.say(&node("w1"), Testimony::Gone);
     world.detach(From::Everywhere).await.unwrap();
-    delete(&world.array, &world.store, world.id.clone()).await.unwrap();
+    world.delete().await.unwrap();
     assert!(world.array.volumes().is_empty());
 }
 
@@ -261,7 +320,7 @@ async fn a_node_that_was_certainly_not_let_in_is_no_holder() {
     assert_eq!(world.holders().await, ["w1"]);
     // Its first attach may not have happened, and now it cannot any more.
     world.array.dismiss(&world.id, &hosts(&["w1"]), &Export::Off).await.unwrap();
-    world.array.delete(&world.id).await.unwrap();
+    world.array.delete(&world.id, IfOpen::GoOn).await.unwrap();
     assert_eq!(world.attach("w1").await.unwrap_err().kind(), Kind::Missing);
     assert!(world.holders().await.is_empty());
 }
@@ -363,6 +422,6 @@ async fn without_records_and_a_fence_a_silent_node_still_counts_as_connected() {
     );
     world.array.dismiss(&world.id, &Export::AnyHost, &Export::Off).await.unwrap();
     detach("w1").await.unwrap();
-    world.array.delete(&world.id).await.unwrap();
+    world.array.delete(&world.id, IfOpen::GoOn).await.unwrap();
     detach("w1").await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use rds_csi_integration::simulator::{
-    Access, Dialect, Group, MAX_LINE, Numbers, Options, Simulator, Storage, Unset, Version, keys,
+    Access, Dialect, Group, Lists, MAX_LINE, Numbers, Options, Simulator, Storage, Unset, Version, keys,
 };
 
 /// RouterOS over SSH as a storage driver sees it, without the hardware.
@@ -124,7 +124,12 @@ impl Arguments {
             group,
             max_sessions,
             max_line,
-            dialect: Dialect { version: routeros_version, numbers: Numbers::Floats, unset: Unset::Absent },
+            dialect: Dialect {
+                version: routeros_version,
+                numbers: Numbers::Floats,
+                unset: Unset::Absent,
+                lists: Lists::Text,
+            },
         })
     }
 }

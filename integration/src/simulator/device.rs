@@ -41,6 +41,8 @@ pub struct Dialect {
     pub numbers: Numbers,
     /// What becomes of properties without a value.
     pub unset: Unset,
+    /// How properties with several values are kept.
+    pub lists: Lists,
 }
 
 /// A property without a value, such as a comment that nobody set.
@@ -51,6 +53,16 @@ pub enum Unset {
     Absent,
     /// It is listed as an empty text.
     Empty,
+}
+
+/// A property with several values, such as the hosts that may connect to a disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lists {
+    /// One text, with commas between them.
+    #[default]
+    Text,
+    /// An array, which no regular expression matches.
+    Array,
 }
 
 /// The simulated device.

@@ -3,6 +3,7 @@
 mod bench;
 mod cuts;
 mod found;
+mod interleaved;
 mod races;
 mod smuggling;
 
@@ -12,8 +13,8 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use rds_csi_api::{Bytes, VolumeId};
 use rds_csi_controller::array::routeros::{Destination, RouterOs, Settings};
-use rds_csi_controller::array::{Array, Content, Digest, Error, Export, Label, Wanted, contract};
-use rds_csi_integration::simulator::{Dialect, Effect, Fault, Numbers, Storage, Unset, Version};
+use rds_csi_controller::array::{Array, Content, Digest, Error, Export, IfOpen, Label, Wanted, contract};
+use rds_csi_integration::simulator::{Dialect, Effect, Fault, Lists, Numbers, Storage, Unset, Version};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -80,12 +81,15 @@ fn wanted(id: &str) -> Wanted {
 
 #[tokio::test]
 async fn routeros_keeps_the_contract_in_every_dialect() {
-    for (numbers, unset) in
-        [(Numbers::Floats, Unset::Absent), (Numbers::Integers, Unset::Empty), (Numbers::Texts, Unset::Absent)]
-    {
+    for (numbers, unset, lists) in [
+        (Numbers::Floats, Unset::Absent, Lists::Text),
+        (Numbers::Integers, Unset::Empty, Lists::Text),
+        (Numbers::Texts, Unset::Absent, Lists::Array),
+        (Numbers::Texts, Unset::Empty, Lists::Array),
+    ] {
         let (simulator, site) = world::simulator(|options| {
             options.storage = Storage::Memory { pool_size: 8 << 40 };
-            options.dialect = Dialect { version: Version::new(7, 21), numbers, unset };
+            options.dialect = Dialect { version: Version::new(7, 21), numbers, unset, lists };
         })
         .await;
         let connected = Connected::to(&site, 4, PATIENT);
@@ -145,7 +149,7 @@ async fn what_hangs_holds_one_session_however_often_it_is_repeated() {
     let again = connected.array.create(&slow).await;
     assert!(matches!(&again, Err(Error::Unreachable { reason }) if reason.contains("pvc-slow")), "{again:?}");
     assert_eq!(simulator.commands().lines.len(), lines, "it is not sent again");
-    connected.array.delete(&other.id).await.unwrap();
+    connected.array.delete(&other.id, IfOpen::Refuse).await.unwrap();
     assert_eq!(simulator.commands().connections, 1);
     simulator.clear_faults();
     connected.array.create(&slow).await.unwrap();
@@ -207,7 +211,7 @@ async fn volumes_of_the_go_driver_are_served_and_removed_with_their_files() {
     assert_eq!(open, Err(Error::Open(id.clone())));
     let off = connected.array.dismiss(&id, &Export::AnyHost, &Export::Off).await;
     assert_eq!(off.unwrap().export, Export::Off);
-    connected.array.delete(&id).await.unwrap();
+    connected.array.delete(&id, IfOpen::Refuse).await.unwrap();
     let state = simulator.state().unwrap();
     assert!(state.disks.is_empty() && !format!("{:?}", state.files).contains(".img"), "{state:?}");
     connected.close().await;
@@ -227,7 +231,7 @@ async fn what_another_cluster_or_a_person_made_is_neither_changed_nor_removed() 
         world::shell(&site, &format!("{add} {change}")).await;
         let before = simulator.state().unwrap().disks;
         for refused in [
-            connected.array.delete(&id).await.err(),
+            connected.array.delete(&id, IfOpen::Refuse).await.err(),
             connected.array.admit(&id, &Export::AnyHost).await.err(),
             connected.array.fence(&id, &Export::Off, &Export::Off).await.err(),
         ] {

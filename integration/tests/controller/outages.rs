@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rds_csi_integration::simulator::{Dialect, Effect, Fault, Numbers, Unset, Version, keys};
+use rds_csi_integration::simulator::{Effect, Fault, Version, keys};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
@@ -68,8 +68,7 @@ async fn a_wrong_host_key_is_never_talked_to() {
 
 #[tokio::test]
 async fn a_release_that_is_too_old_reads_so_and_is_sent_nothing_else() {
-    let old = Dialect { version: Version::new(7, 18), numbers: Numbers::Floats, unset: Unset::Absent };
-    let (simulator, site) = world::simulator(|options| options.dialect = old).await;
+    let (simulator, site) = world::simulator(|options| options.dialect.version = Version::new(7, 18)).await;
     let controller = world::controller(&site, |_| {}).await;
     let refused = world::create(&controller, wanted("a", GIB)).await;
     assert_refused(refused, Code::Unavailable, "RouterOS 7.18 is too old: 7.21 or newer is needed");

@@ -3,6 +3,8 @@
 use rds_csi_api::csi;
 use tonic::Code;
 
+use crate::agent::connected;
+use crate::attachments::with_agents;
 use crate::world::{self, World, assert_refused, cloned, filesystem, map, restored};
 
 const GIB: i64 = 1 << 30;
@@ -55,10 +57,23 @@ async fn a_volume_of_the_earlier_driver_is_listed_attached_grown_modified_and_de
 
 #[tokio::test]
 async fn deleting_a_volume_of_the_earlier_driver_takes_its_file_along_and_nothing_else() {
-    let world = World::new().await;
+    let (world, mut agents) = with_agents("acl", 2).await;
     left_behind(&world).await;
     let other = "/disk add type=file file-path=/storage-pool/metal-csi/notes.img file-size=16M slot=notes";
     world::shell(&world.site, other).await;
+    // That driver let every host in, and no record is left of who was attached: each node is asked.
+    agents[0].say(Some(connected()));
+    let refused = world.delete(ID).await;
+    assert_refused(
+        refused,
+        Code::FailedPrecondition,
+        "still in use on node w1: it is connected as /dev/nvme1n1",
+    );
+    agents[0].say(None);
+    let silent = agents.pop();
+    drop(silent);
+    assert_refused(world.delete(ID).await, Code::FailedPrecondition, "node w2 does not say");
+    world::shell(&world.site, &format!("/disk set [find slot={ID}] nvme-tcp-export=no")).await;
     world.delete(ID).await.unwrap();
     world.delete(ID).await.unwrap();
     let state = world.simulator.state().unwrap();
@@ -79,7 +94,7 @@ async fn snapshot_left_behind(world: &World, id: &str, more: &str) {
 
 #[tokio::test]
 async fn a_snapshot_of_the_earlier_driver_gives_no_data_and_goes_with_its_file() {
-    let world = World::new().await;
+    let (world, _agents) = with_agents("acl", 1).await;
     left_behind(&world).await;
     let older = "snap-00000000-e89b-12d3-a456-426614174000";
     for id in [SNAPSHOT, older] {

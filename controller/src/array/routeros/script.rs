@@ -20,7 +20,7 @@ use rds_csi_api::{Bytes, ReconnectPolicy, SnapshotId, VolumeId};
 use super::note::{Copied, Note, asked, slot_of};
 use super::session::Call;
 use crate::array::names::{is_of_go, is_of_this_driver, is_snapshot_of_go};
-use crate::array::{ClusterId, Content, Export, Pool, Source, Wanted, WantedSnapshot};
+use crate::array::{ClusterId, Content, Export, IfOpen, Pool, Source, Wanted, WantedSnapshot};
 
 /// How much of an answer is read. One disk in JSON takes about 400 bytes.
 const LONGEST_ANSWER: usize = 64 << 10;
@@ -165,41 +165,36 @@ impl Place<'_> {
         call("modify", bodies::MODIFY, self.of(id).text("policy", policy.to_string()))
     }
 
-    pub(super) fn delete(&self, id: &VolumeId) -> Call {
+    pub(super) fn delete(&self, id: &VolumeId, if_open: IfOpen) -> Call {
         let body = match id.slot() {
             slot if is_of_this_driver(slot) => removing::DELETE,
             slot if is_of_go(slot) => removing::DELETE_OF_GO,
             _ => removing::DELETE_OF_OTHERS,
         };
-        let arguments = self.of(id).text("pattern", literally(id.slot())).text("known", known(&Export::Off));
+        let arguments =
+            self.of(id).text("pattern", literally(id.slot())).text("known", known(&Export::Off, if_open));
         call("delete", body, arguments)
     }
 
     /// Lets hosts in, unless others than they are let in already.
     pub(super) fn admit(&self, id: &VolumeId, export: &Export) -> Call {
-        let body = match export.normal() {
-            Export::AnyHost => bodies::SET_HOSTS,
-            Export::Hosts(_) => bodies::ADMIT_HOSTS,
-            Export::Off => bodies::ADMIT_NOBODY,
-        };
-        call("admit", body, self.letting_in(id, export, export))
+        call("admit", opening(export), self.letting_in(id, &known(export, IfOpen::Refuse), export))
     }
 
     /// Sets who may connect, unless others than those of `before` are let in.
     pub(super) fn dismiss(&self, id: &VolumeId, before: &Export, after: &Export) -> Call {
-        let body = match (before, after.normal()) {
-            (_, Export::Off) => bodies::SHUT,
-            // Connections of whoever came in by an open door would live on, and nobody could name them.
-            (Export::Off | Export::Hosts(_), Export::Hosts(_)) => bodies::ADMIT_HOSTS,
-            (Export::AnyHost, Export::Hosts(_)) | (_, Export::AnyHost) => bodies::SET_HOSTS,
+        // Connections of whoever came in by an open door would live on, and nobody could name them.
+        let if_open = match after.normal() {
+            Export::Hosts(_) => IfOpen::Refuse,
+            Export::Off | Export::AnyHost => IfOpen::GoOn,
         };
-        call("dismiss", body, self.letting_in(id, before, after))
+        call("dismiss", opening(after), self.letting_in(id, &known(before, if_open), after))
     }
 
     /// As [`Self::dismiss`], with the export off meanwhile.
     pub(super) fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Call {
         let body = if is_off(after) { bodies::SHUT } else { bodies::FENCE };
-        call("fence", body, self.letting_in(id, before, after))
+        call("fence", body, self.letting_in(id, &known(before, IfOpen::GoOn), after))
     }
 
     pub(super) fn take_snapshot(&self, wanted: &WantedSnapshot) -> Call {
@@ -237,8 +232,8 @@ impl Place<'_> {
         Arguments::about(id.as_str()).text("pool", self.pool.as_str()).text("snap", id.slot())
     }
 
-    fn letting_in(&self, id: &VolumeId, before: &Export, after: &Export) -> Arguments {
-        self.of(id).text("known", known(before)).text("hosts", host_list(after))
+    fn letting_in(&self, id: &VolumeId, known: &str, after: &Export) -> Arguments {
+        self.of(id).text("known", known).text("hosts", host_list(after))
     }
 }
 
@@ -289,17 +284,24 @@ impl Arguments {
     }
 }
 
-/// A regular expression for lists of hosts that name none but these.
-fn known(export: &Export) -> String {
-    match export.normal() {
-        Export::Hosts(hosts) => {
+/// A regular expression for lists of hosts, with a comma before each, that name none but these.
+fn known(export: &Export, if_open: IfOpen) -> String {
+    match (export.normal(), if_open) {
+        (Export::Hosts(hosts), if_open) => {
             let hosts: Vec<_> = hosts.iter().map(|host| literally(host.as_str())).collect();
-            format!("^(({})(, *|$))*$", hosts.join("|"))
+            let many = if if_open == IfOpen::GoOn { '*' } else { '+' };
+            format!("^,(({})([,;] *|$)){many}$", hosts.join("|"))
         }
-        Export::Off => "^$".into(),
+        (Export::Off, IfOpen::GoOn) => "^,$".into(),
+        // Not even an empty one.
+        (Export::Off, IfOpen::Refuse) => "^$".into(),
         // Without a fence nobody is kept from anything.
-        Export::AnyHost => ".".into(),
+        (Export::AnyHost, _) => "^,".into(),
     }
+}
+
+fn opening(export: &Export) -> &'static str {
+    if is_off(export) { bodies::SHUT } else { bodies::OPEN }
 }
 
 fn is_off(export: &Export) -> bool {

@@ -11,7 +11,7 @@ use super::super::report::Outcome;
 use super::super::scratch::LENGTH;
 use super::{BACK, GROWN, PAUSE, SIZE, Trial, equal};
 use crate::array::routeros::quote;
-use crate::array::{Array as _, Content, Error, Export, Volume};
+use crate::array::{Array as _, Content, Error, Export, IfOpen, Volume};
 
 impl Trial<'_> {
     pub(super) async fn volume_is_made(&mut self) -> Result<(), Stopped> {
@@ -109,7 +109,7 @@ impl Trial<'_> {
         let array = &self.x.array;
         for id in [&self.volume, &self.x.scratch.clone] {
             match array.dismiss(id, &Export::AnyHost, &Export::Off).await {
-                Ok(_) | Err(Error::Missing(_)) => array.delete(id).await?,
+                Ok(_) | Err(Error::Missing(_)) => array.delete(id, IfOpen::Refuse).await?,
                 Err(error) => return Err(error),
             }
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::exports::{self, Step};
-use super::{Dialect, Item, Space, State};
+use super::{Dialect, Item, Lists, Space, State};
 use crate::simulator::backend::{self, Activity, EntryKind, Export, Hosts, PoolPath};
 use crate::simulator::menus::Arguments;
 use crate::simulator::script::{Failure, ItemId, Value};
@@ -74,14 +74,22 @@ impl FileDisk {
         PoolPath::new(path)
     }
 
+    /// The hosts that may connect; if there are none, any may.
+    fn allowed(&self) -> impl Iterator<Item = &str> {
+        self.nvme_tcp_server_allow_host_name.split(',').map(str::trim).filter(|host| !host.is_empty())
+    }
+
+    /// The same as the property that commands see.
+    fn hosts(&self, lists: Lists) -> Value {
+        match lists {
+            Lists::Text => Value::text(&self.nvme_tcp_server_allow_host_name),
+            Lists::Array => Value::list(self.allowed().map(Value::text)),
+        }
+    }
+
     /// What the target has to offer for this disk, if anything.
     pub(super) fn export(&self) -> Option<Export> {
-        let hosts: Vec<String> = self
-            .nvme_tcp_server_allow_host_name
-            .split(',')
-            .map(|host| host.trim().to_owned())
-            .filter(|host| !host.is_empty())
-            .collect();
+        let hosts: Vec<String> = self.allowed().map(str::to_owned).collect();
         let hosts = if hosts.is_empty() { Hosts::Any } else { Hosts::Only(hosts) };
         let (nqn, port) = (self.nqn(), self.nvme_tcp_server_port);
         self.file().filter(|_| self.nvme_tcp_export).map(|file| Export { nqn, port, file, hosts })
@@ -123,7 +131,7 @@ impl FileDisk {
             ("nvme-tcp-export", Value::Bool(self.nvme_tcp_export)),
             ("nvme-tcp-server-port", Value::unsigned(self.nvme_tcp_server_port.into())),
             ("nvme-tcp-server-nqn", text(&self.nvme_tcp_server_nqn)),
-            ("nvme-tcp-server-allow-host-name", text(&self.nvme_tcp_server_allow_host_name)),
+            ("nvme-tcp-server-allow-host-name", self.hosts(dialect.lists)),
             ("iscsi-export", Value::Bool(false)),
             ("nfs-sharing", Value::Bool(false)),
             ("smb-sharing", Value::Bool(false)),

@@ -72,7 +72,7 @@ impl Item {
     fn is_told(&self, value: &Value) -> bool {
         match self.unset {
             Unset::Empty => true,
-            Unset::Absent => *value != Value::Text(String::new()),
+            Unset::Absent => !matches!(value, Value::Text(_) | Value::Array(_)) || value.length() > 0,
         }
     }
 }

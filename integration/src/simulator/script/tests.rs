@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::backend::memory::Memory;
 use super::super::console::Console;
-use super::super::device::{Device, Dialect, Group, Handicaps, Unset, User};
+use super::super::device::{Device, Dialect, Group, Handicaps, Lists, Unset, User};
 use super::super::version::Version;
 use super::Numbers;
 
@@ -20,7 +20,8 @@ fn run(line: &str) -> String {
 }
 
 fn run_on(version: Version, lines: &[&str]) -> String {
-    let dialect = Dialect { version, numbers: Numbers::Floats, unset: Unset::Absent };
+    let (numbers, unset, lists) = (Numbers::Floats, Unset::Absent, Lists::Text);
+    let dialect = Dialect { version, numbers, unset, lists };
     let user = User { name: "csi".to_owned(), group: Group::least() };
     let device = Device::new(Box::new(Memory::new(1 << 30)), "pool", dialect, 20, user).unwrap();
     let mut console = Console::new(Arc::new(device), usize::MAX);

@@ -1,7 +1,7 @@
 //! An array for each case, and all that may be asked of it.
 
 use rds_csi_api::{Bytes, HostNqn, VolumeId};
-use rds_csi_controller::array::{Array, Content, Error, Export, Source, Wanted, WantedSnapshot};
+use rds_csi_controller::array::{Array, Content, Error, Export, IfOpen, Source, Wanted, WantedSnapshot};
 use rds_csi_integration::simulator::Simulator;
 use rds_csi_integration::simulator::backend::PoolPath;
 
@@ -137,9 +137,9 @@ impl Bench {
                 array.take_snapshot(&wanted).await.map(told)
             }
             Act::Discard => array.delete_snapshot(&"snap-s".parse().unwrap()).await.map(told),
-            Act::Delete => array.delete(&new()).await.map(told),
-            Act::DeleteSource => array.delete(&source()).await.map(told),
-            Act::DeleteFlat => array.delete(&FLAT.parse().unwrap()).await.map(told),
+            Act::Delete => array.delete(&new(), IfOpen::GoOn).await.map(told),
+            Act::DeleteSource => array.delete(&source(), IfOpen::GoOn).await.map(told),
+            Act::DeleteFlat => array.delete(&FLAT.parse().unwrap(), IfOpen::GoOn).await.map(told),
             Act::MakeFlat => {
                 world::shell(&self.site, "/file add name=storage-pool/metal-csi type=directory").await;
                 let add = "/disk add type=file file-path=/storage-pool/metal-csi/";
@@ -175,7 +175,7 @@ impl Bench {
         let connected = Connected::to(&self.site, 1, PATIENT);
         for id in [new(), source(), FLAT.parse().unwrap()] {
             match connected.array.dismiss(&id, &Export::AnyHost, &Export::Off).await {
-                Ok(_) | Err(Error::Missing(_)) => connected.array.delete(&id).await.unwrap(),
+                Ok(_) | Err(Error::Missing(_)) => connected.array.delete(&id, IfOpen::Refuse).await.unwrap(),
                 Err(error) => panic!("{error}"),
             }
         }

@@ -1,7 +1,9 @@
 //! What others have left on the array, and what is broken there: told apart, and left alone.
 
 use rds_csi_api::{Bytes, SnapshotId, VolumeId};
-use rds_csi_controller::array::{Array, Content, Error, Owner, Soundness, Source, Wanted, WantedSnapshot};
+use rds_csi_controller::array::{
+    Array, Content, Error, IfOpen, Owner, Soundness, Source, Wanted, WantedSnapshot,
+};
 
 use super::{Connected, PATIENT, wanted};
 use crate::world;
@@ -40,7 +42,7 @@ async fn a_flat_volume_grows_and_is_told_how_to_be_connected_to_and_is_neither_s
     let policy = "600,2,5,off".parse().unwrap();
     let modified = connected.array.modify(&id, &policy).await.unwrap();
     assert_eq!((modified.owner, modified.reconnect), (Owner::ThisCluster, Some(policy)));
-    connected.array.delete(&id).await.unwrap();
+    connected.array.delete(&id, IfOpen::Refuse).await.unwrap();
     let state = simulator.state().unwrap();
     assert!(state.disks.is_empty() && state.files.len() == 1 && state.subvolumes.is_empty(), "{state:#?}");
     connected.close().await;
@@ -114,12 +116,12 @@ async fn what_people_keep_under_the_name_of_a_volume_stays() {
         }
         assert_eq!(paths().len(), kept.len() + 2);
         for _repeated in 0..2 {
-            connected.array.delete(&GO.parse().unwrap()).await.unwrap();
+            connected.array.delete(&GO.parse().unwrap(), IfOpen::GoOn).await.unwrap();
             connected.array.delete_snapshot(&hollow.parse().unwrap()).await.unwrap();
             assert_eq!(paths(), kept, "{folder}, {cut}");
         }
     }
-    connected.array.delete(&"backup".parse().unwrap()).await.unwrap();
+    connected.array.delete(&"backup".parse().unwrap(), IfOpen::GoOn).await.unwrap();
     assert_eq!(paths(), kept);
     assert_eq!(simulator.state().unwrap().subvolumes.len(), 2);
     connected.close().await;

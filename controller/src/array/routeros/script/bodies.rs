@@ -4,8 +4,8 @@
 //! its repeat.
 
 use super::fragments::{
-    disks, new_disk, nqn, of_a_disk, open_or_go_on, ours_or_stop, set_hosts, show, show_disk, show_snapshot,
-    size_or_stop, strangers_or_go_on, subvolumes, switch,
+    disks, hosts, known_or_stop, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
+    show_snapshot, shut, size_or_stop, subvolumes,
 };
 
 /// The disk, and the file that it says it is in.
@@ -52,77 +52,21 @@ pub(super) const MODIFY: &str = concat!(
     show_disk!()
 );
 
-/// Lets these hosts in, unless others are let in already, or all.
-pub(super) const ADMIT_HOSTS: &str = concat!(
-    ours_or_stop!(),
-    "; ",
-    strangers_or_go_on!(),
-    "; ",
-    open_or_go_on!(),
-    "; ",
-    set_hosts!(),
-    "; ",
-    switch!("yes"),
-    "; ",
-    show_disk!()
-);
+/// Changes who is let in, unless somebody is already whom `$known` does not match.
+macro_rules! letting_in {
+    ($($step:expr),+) => {
+        concat!(ours_or_stop!(), "; ", known_or_stop!(), "; ", $($step, "; ",)+ show_disk!())
+    };
+}
 
-/// Lets nobody in, unless others are let in already, or all.
-pub(super) const ADMIT_NOBODY: &str = concat!(
-    ours_or_stop!(),
-    "; ",
-    strangers_or_go_on!(),
-    "; ",
-    open_or_go_on!(),
-    "; ",
-    switch!("no"),
-    "; ",
-    set_hosts!(),
-    "; ",
-    show_disk!()
-);
+/// Lets hosts in, or every host.
+pub(super) const OPEN: &str = letting_in!(open!());
 
-/// Lets hosts in, or every host, unless others than known ones are let in by name. The list is set before the switch, so that
-/// an empty one lets nobody in meanwhile.
-pub(super) const SET_HOSTS: &str = concat!(
-    ours_or_stop!(),
-    "; ",
-    strangers_or_go_on!(),
-    "; ",
-    set_hosts!(),
-    "; ",
-    switch!("yes"),
-    "; ",
-    show_disk!()
-);
+/// Lets nobody in.
+pub(super) const SHUT: &str = letting_in!(shut!());
 
-/// Lets nobody in, unless others than known ones are let in by name.
-pub(super) const SHUT: &str = concat!(
-    ours_or_stop!(),
-    "; ",
-    strangers_or_go_on!(),
-    "; ",
-    switch!("no"),
-    "; ",
-    set_hosts!(),
-    "; ",
-    show_disk!()
-);
-
-/// Lets hosts in, with the export off meanwhile, since a list alone cuts no connection.
-pub(super) const FENCE: &str = concat!(
-    ours_or_stop!(),
-    "; ",
-    strangers_or_go_on!(),
-    "; ",
-    switch!("no"),
-    "; ",
-    set_hosts!(),
-    "; ",
-    switch!("yes"),
-    "; ",
-    show_disk!()
-);
+/// Lets hosts in, with the export off before, since a list alone cuts no connection.
+pub(super) const FENCE: &str = letting_in!(shut!(), open!());
 
 /// Takes a snapshot unless there is one of this id. All that is known of it is in its name, since a subvolume has no comment.
 ///

@@ -109,53 +109,59 @@ macro_rules! size_or_stop {
     };
 }
 
-/// Stops if the array lets a host in by name that `$known` does not match. Leaves the disk in `$named` if it lets in any.
-macro_rules! strangers_or_go_on {
-    () => {
-        concat!(
-            ":local named [/disk find slot=$volume nvme-tcp-export=yes nvme-tcp-server-allow-host-name~\".\"]; ",
-            ":if ([:len $named]>", disks!("slot=$volume nvme-tcp-export=yes nvme-tcp-server-allow-host-name~$known"),
-            ") do={:error \"rds-csi: other hosts\"}"
-        )
+/// The names of the hosts on a disk's list, as one text: empty if it has none, whether the device keeps the list as a text or
+/// as an array, and whether or not it shows one that was never set.
+macro_rules! hosts {
+    ($disk:literal) => {
+        concat!("[:tostr [/disk get ", $disk, " nvme-tcp-server-allow-host-name]]")
     };
 }
 
-/// Stops if every host is let in.
-macro_rules! open_or_go_on {
+/// Stops if the disk `$ours` is exported to somebody whom `$known` does not match: a list that reads otherwise than expected
+/// is one of strangers. The comma before the list lets an expression say what it thinks of an empty one. While the export is
+/// off its list means nothing.
+macro_rules! known_or_stop {
     () => {
         concat!(
+            ":local named ",
+            hosts!("$ours"),
+            "; ",
             ":if (",
             disks!("slot=$volume nvme-tcp-export=yes"),
-            ">[:len $named]) do={:error \"rds-csi: every host\"}"
+            ">0 && !((\",\" . $named)~$known)) do={",
+            ":if ([:len $named]=0) do={:error \"rds-csi: every host\"}; :error \"rds-csi: other hosts\"}"
         )
     };
 }
 
-/// Sets hosts where they differ: setting a property to what it is may tear the export down on the device.
-macro_rules! set_hosts {
+/// Exports the disk `$ours` to `$hosts`, unless it is so: setting a property to what it is may tear the export down on the
+/// device. List and switch are set by one command, and none sets the list alone: whatever another line does in between, an
+/// export is never on with a list that was not meant for it.
+macro_rules! open {
     () => {
         concat!(
             ":if (",
-            disks!("slot=$volume nvme-tcp-server-allow-host-name=$hosts"),
-            "=0) do={/disk set $ours nvme-tcp-server-allow-host-name=$hosts}"
+            hosts!("$ours"),
+            "!=$hosts || ",
+            disks!("slot=$volume nvme-tcp-export=yes"),
+            "=0) ",
+            "do={/disk set $ours nvme-tcp-server-allow-host-name=$hosts nvme-tcp-export=yes}"
         )
     };
 }
 
-/// Sets the switch where it differs.
-macro_rules! switch {
-    ($to:literal) => {
+/// Switches the export off, unless it is. Its list stays, and means nothing until the export is opened again, with another.
+macro_rules! shut {
+    () => {
         concat!(
             ":if (",
-            disks!(concat!("slot=$volume nvme-tcp-export=", $to)),
-            "=0) do={/disk set $ours nvme-tcp-export=",
-            $to,
-            "}"
+            disks!("slot=$volume nvme-tcp-export=no"),
+            "=0) do={/disk set $ours nvme-tcp-export=no}"
         )
     };
 }
 
 pub(super) use {
-    disks, making, new_disk, nqn, of_a_disk, open_or_go_on, ours_or_stop, set_hosts, show, show_disk,
-    show_snapshot, size_or_stop, strangers_or_go_on, subvolumes, switch,
+    disks, hosts, known_or_stop, making, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
+    show_snapshot, shut, size_or_stop, subvolumes,
 };

@@ -1,16 +1,16 @@
 //! What removes volumes and snapshots. Nothing goes by its name alone, unless nobody but a driver gives such names, and only
 //! from where that driver puts it.
 
-use super::fragments::{disks, making, nqn, ours_or_stop, strangers_or_go_on, subvolumes};
+use super::fragments::{disks, hosts, known_or_stop, making, nqn, ours_or_stop, subvolumes};
 
-/// Removes the disk if it is ours and no host is let in by name, and leaves the path of its image in `$image`. Stops before that
+/// Removes the disk if it is ours and nobody is let in whom `$known` does not match, and leaves the path of its image in `$image`. Stops before that
 /// if `$image` is none of a volume.
 macro_rules! remove_disk {
     ($wrong:expr) => {
         concat!(
             ours_or_stop!(),
             "; ",
-            strangers_or_go_on!(),
+            known_or_stop!(),
             "; :local image [/disk get $ours file-path]; :if (",
             $wrong,
             ") do={:error \"rds-csi: not a volume\"}; /disk remove $ours"
@@ -155,9 +155,9 @@ pub(super) const DELETE_SNAPSHOT_OF_GO: &str = concat!(
     ">",
     disks!("slot=$snap comment~\"^rds-csi:$cluster( |\\$)\""),
     ") do={:error \"rds-csi: other cluster\"}; ",
-    ":if (",
-    disks!("slot=$snap nvme-tcp-export=yes nvme-tcp-server-allow-host-name~\".\""),
-    ">0) do={:error \"rds-csi: other hosts\"}; ",
+    ":foreach disk in=[/disk find slot=$snap nvme-tcp-export=yes] do={:if ([:len ",
+    hosts!("$disk"),
+    "]>0) do={:error \"rds-csi: other hosts\"}}; ",
     ":if ([:len $there]>0) do={:local image [/disk get $there file-path]; /disk remove $there; ",
     remove_image!(),
     "} else={",

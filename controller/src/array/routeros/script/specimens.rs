@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use rds_csi_api::{Bytes, SnapshotId, VolumeId};
 
 use super::{Arguments, Call, LARGEST, Place, call, look};
-use crate::array::{ClusterId, Content, Digest, Export, Label, Pool, Source, Wanted, WantedSnapshot};
+use crate::array::{ClusterId, Content, Digest, Export, IfOpen, Label, Pool, Source, Wanted, WantedSnapshot};
 
 /// Each as the line that it alone is sent in.
 pub fn lines(id: &VolumeId, pool: &Pool, cluster: &ClusterId, label: &Label, export: &Export) -> Vec<String> {
@@ -57,9 +57,9 @@ pub(super) fn calls(
         place.take_back(&copy(Source::Snapshot(snapshot.clone()))),
         place.expand(id, Bytes::new(LARGEST)),
         place.modify(id, &policy),
-        place.delete(id),
-        place.delete(&"pvc-ci7ekz7itmjnhjcwijtbif2aaa".parse().unwrap()),
-        place.delete(&"pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap()),
+        place.delete(id, IfOpen::GoOn),
+        place.delete(&"pvc-ci7ekz7itmjnhjcwijtbif2aaa".parse().unwrap(), IfOpen::Refuse),
+        place.delete(&"pvc-123e4567-e89b-12d3-a456-426614174000".parse().unwrap(), IfOpen::GoOn),
         place.admit(id, export),
         place.dismiss(id, export, export),
         place.dismiss(id, &Export::AnyHost, export),

@@ -117,6 +117,25 @@ fn no_host_at_all_never_means_every_host() {
     }
 }
 
+/// Lines of two programs may run at the same time, and each may be cut off anywhere. An export that is switched on by one
+/// command, with a list that another one empties, would be open to everybody.
+#[test]
+fn who_may_connect_is_said_by_the_command_that_opens_the_export_and_by_no_other() {
+    let mut opening = 0;
+    for call in ordinary() {
+        for command in
+            call.body.split(['{', '}', ';']).filter(|text| text.contains("/disk ") && !text.contains("find"))
+        {
+            let names_hosts = command.contains("nvme-tcp-server-allow-host-name=$hosts");
+            let switches_on =
+                command.contains("nvme-tcp-export=yes") || command.contains("nvme-tcp-export=$switch");
+            assert_eq!(names_hosts, switches_on, "{}: {command}", call.name);
+            opening += usize::from(switches_on);
+        }
+    }
+    assert!(opening > 4, "{opening}");
+}
+
 /// Names in regular expressions that are put together in a body mean themselves.
 #[test]
 fn pools_and_clusters_hold_nothing_that_an_expression_takes_for_more() {
