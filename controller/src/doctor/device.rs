@@ -237,7 +237,12 @@ async fn sessions(x: &mut Examination) {
     // Open connections may be listed, too; the service itself comes first.
     let limit = x.ask(":put [/ip/service get ([/ip/service find name=\"ssh\"]->0) max-sessions]").await;
     let limit = limit.ok().and_then(|said| said.trim().parse::<usize>().ok());
-    let at_once = join_all((0..wanted).map(|_| x.ask(":put \"here\""))).await;
+    // Questions about the same go one after the other.
+    let at_once = join_all((0..wanted).map(async |number| {
+        let id = format!("pvc-doctor-session-{number}");
+        x.array.ask(&id.parse().expect("letters, digits and '-' make an id"), ":put \"here\"").await
+    }))
+    .await;
     let refused = at_once.into_iter().find_map(Result::err);
     let (outcome, evidence) = match (refused, limit) {
         (Some(error), _) => (Outcome::Failed, format!("{wanted} at once: {}", status::chain(&error))),

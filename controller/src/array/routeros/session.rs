@@ -1,7 +1,7 @@
 //! The one SSH connection to an array: calls in, replies out, each with a deadline.
 //!
-//! So many sessions run at a time, and no more. A call goes at once if one of them is free; what is waiting when one gets free
-//! goes out together, in one command line. The connection itself is the business of [`Keeper`], which lives as long as the
+//! So many sessions run at a time, and no more. A call goes at once if one of them is free and none about the same runs; what
+//! is waiting when one gets free goes out together, in one command line. The connection itself is the business of [`Keeper`], which lives as long as the
 //! program does, so that the driver starts and serves while the array is away.
 
 mod call;
@@ -125,7 +125,7 @@ impl Session {
 
     fn why_it_waited(&self, about: &str) -> String {
         let (sessions, timeout) = (self.settings.sessions, self.settings.command_timeout.as_secs());
-        if self.queue.is_stuck(about) {
+        if self.queue.is_running(about) {
             format!("it still works at an earlier command about {about}")
         } else if self.is_up() {
             format!("all {sessions} sessions were busy for {timeout} s")

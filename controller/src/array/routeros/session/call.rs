@@ -16,7 +16,8 @@ pub(in crate::array::routeros) struct Call {
     pub(in crate::array::routeros) arguments: String,
     /// How many bytes it may print; what prints more is not believed.
     pub(in crate::array::routeros) answer_limit: usize,
-    /// What it is about, the same for every call about that. One that got no answer is repeated in a line of its own.
+    /// What it is about, the same for every call about that: they run one after the other. One that got no answer is repeated
+    /// in a line of its own.
     pub(in crate::array::routeros) about: String,
 }
 

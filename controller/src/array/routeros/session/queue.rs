@@ -1,5 +1,10 @@
 //! Calls that wait for a session, and which of them may share a line.
+//!
+//! Calls about the same never run at the same time, and go in the order in which they came, whoever still waits for them: one
+//! that was given up by its caller may be changed by the array yet, and would undo what a later one has done. So a call also
+//! waits for one that shares a line with a call that hangs: the array will come to it.
 
+mod running;
 mod suspects;
 
 use std::collections::VecDeque;
@@ -7,12 +12,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 use super::call::Call;
 use super::frame::Batch;
 use crate::array::routeros::reply::Reply;
+use running::Running;
 use suspects::Suspects;
 
 /// Calls in one line, at most. One that hangs keeps those behind it waiting.
@@ -35,8 +41,9 @@ struct Inner {
     /// Why nothing is taken any more.
     closed: Option<Error>,
     suspects: Suspects,
-    /// What the lines are about that are past their time and still hold a session, a list for each line.
-    stuck: Vec<(u64, Vec<String>)>,
+    running: Running,
+    /// How many lines are past their time and still hold a session.
+    stuck: usize,
 }
 
 /// A call that waits, or runs.
@@ -70,10 +77,9 @@ pub(super) struct Share {
     pub(super) calls: Vec<Waiting>,
 }
 
-/// A line that is past its time and holds its session. Calls about the same wait until this is dropped.
+/// A line that is past its time and holds its session.
 pub(super) struct Stuck<'queue> {
     queue: &'queue Queue,
-    number: u64,
 }
 
 impl Queue {
@@ -99,8 +105,20 @@ impl Queue {
 
     /// Until something waits that may be taken.
     pub(super) async fn arrival(&self) {
-        while !self.lock().has_takeable() {
-            self.arrived.notified().await;
+        loop {
+            let next = {
+                let mut inner = self.lock();
+                let next = inner.running.forget(Instant::now());
+                if inner.has_takeable() {
+                    return;
+                }
+                next
+            };
+            match next {
+                // Either way it is looked at again.
+                Some(over) => drop(timeout_at(over, self.arrived.notified()).await),
+                None => self.arrived.notified().await,
+            }
         }
     }
 
@@ -112,7 +130,7 @@ impl Queue {
         let mut passed_over = VecDeque::new();
         while let Some(next) = inner.waiting.pop_front() {
             let about = next.call.about.as_str();
-            let must_wait = inner.is_stuck(about)
+            let must_wait = inner.running.is_about(about)
                 // Calls about the same keep their order.
                 || passed_over.iter().any(|other: &Waiting| other.call.about == about)
                 || (next.company == Company::None && !share.calls.is_empty());
@@ -134,6 +152,9 @@ impl Queue {
         }
         passed_over.append(&mut inner.waiting);
         inner.waiting = passed_over;
+        for taken in &share.calls {
+            inner.running.begin(taken.ticket, &taken.call.about);
+        }
         if inner.has_takeable() {
             // Arrivals that nobody waited for are told once only, however many they were.
             self.arrived.notify_one();
@@ -141,9 +162,25 @@ impl Queue {
         share
     }
 
-    /// Puts a call in front again that has not run. It goes alone.
+    /// Puts a call in front again that was taken and has not run. It goes alone.
     pub(super) fn put_back(&self, call: Waiting) {
-        self.lock().waiting.push_front(Waiting { company: Company::None, ..call });
+        let mut inner = self.lock();
+        inner.running.end(call.ticket);
+        inner.waiting.push_front(Waiting { company: Company::None, ..call });
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
+    /// Tells how a call ended that was taken. Others about the same may be taken now, or after a while if nobody knows whether
+    /// it has ended.
+    pub(super) fn end(&self, call: Waiting, outcome: Outcome) {
+        let mut inner = self.lock();
+        match &outcome {
+            Err(Error::Late | Error::Lost(_)) => inner.running.lose(call.ticket, Instant::now()),
+            Ok(_) | Err(Error::Unreachable(_)) => inner.running.end(call.ticket),
+        }
+        drop(inner);
+        call.tell(outcome);
         self.arrived.notify_one();
     }
 
@@ -160,20 +197,18 @@ impl Queue {
         self.refuse(error);
     }
 
-    /// A line about these is past its time. None if all other sessions are held by such lines already.
-    pub(super) fn stick(&self, about: Vec<String>, sessions: NonZeroUsize) -> Option<Stuck<'_>> {
+    /// A line is past its time. None if all other sessions are held by such lines already.
+    pub(super) fn stick(&self, sessions: NonZeroUsize) -> Option<Stuck<'_>> {
         let mut inner = self.lock();
-        inner.tickets += 1;
-        let number = inner.tickets;
-        (inner.stuck.len() + 1 < sessions.get()).then(|| {
-            inner.stuck.push((number, about));
-            Stuck { queue: self, number }
+        (inner.stuck + 1 < sessions.get()).then(|| {
+            inner.stuck += 1;
+            Stuck { queue: self }
         })
     }
 
-    /// Whether a line about this is past its time.
-    pub(super) fn is_stuck(&self, about: &str) -> bool {
-        self.lock().is_stuck(about)
+    /// Whether the array works at a call about this, or may still do so.
+    pub(super) fn is_running(&self, about: &str) -> bool {
+        self.lock().running.is_about(about)
     }
 
     /// Remembers who got no answer, and forgets who got one.
@@ -193,22 +228,19 @@ impl Queue {
 }
 
 impl Inner {
-    fn is_stuck(&self, about: &str) -> bool {
-        self.stuck.iter().any(|(_, stuck)| stuck.iter().any(|other| other == about))
-    }
-
     fn has_takeable(&self) -> bool {
-        self.waiting.iter().any(|waiting| !self.is_stuck(&waiting.call.about))
+        self.waiting.iter().any(|waiting| !self.running.is_about(&waiting.call.about))
     }
 }
 
 impl Waiting {
-    pub(super) fn tell(self, outcome: Outcome) {
+    fn tell(self, outcome: Outcome) {
         // Who does not wait any more does not want it.
         let _ = self.answer.send(outcome);
     }
 
-    pub(super) fn about(&self) -> &str {
+    #[cfg(test)]
+    fn about(&self) -> &str {
         &self.call.about
     }
 }
@@ -242,8 +274,7 @@ impl Drop for Ticket<'_> {
 
 impl Drop for Stuck<'_> {
     fn drop(&mut self) {
-        self.queue.lock().stuck.retain(|(number, _)| *number != self.number);
-        self.queue.arrived.notify_one();
+        self.queue.lock().stuck -= 1;
     }
 }
 

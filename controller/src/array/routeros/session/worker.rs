@@ -68,7 +68,6 @@ impl Worker {
         let sharing = calls.len();
         // Its own time, since callers that have waited long would have it judged too soon.
         let deadline = Instant::now() + self.settings.command_timeout;
-        let about = calls.iter().map(|call| call.about().to_owned()).collect();
         let mut open: Vec<_> = calls.into_iter().map(Some).collect();
         let mut tell = |at: usize, reply| {
             link.hear();
@@ -76,7 +75,7 @@ impl Worker {
             match reply {
                 // Nothing of the line ran, and which call was at fault is not known.
                 Reply::NotUnderstood(_) if sharing > 1 => self.queue.put_back(call),
-                reply => call.tell(Ok(reply)),
+                reply => self.queue.end(call, Ok(reply)),
             }
         };
         let (text, mut answers) = (batch.text(), batch.answers());
@@ -90,7 +89,7 @@ impl Worker {
                 Err(_) if link.heard() == heard => None,
                 // The connection is alive, so the array still works at it. It would at a second line, too: the session is
                 // held, and nobody else is.
-                Err(_) => match self.queue.stick(about, self.settings.sessions) {
+                Err(_) => match self.queue.stick(self.settings.sessions) {
                     None => None,
                     Some(_stuck) => {
                         let patience = deadline + self.settings.command_timeout * PATIENCE;
@@ -110,7 +109,7 @@ impl Worker {
                     link.distrusted().cancel();
                 }
                 for call in open.into_iter().flatten() {
-                    call.tell(Err(error.clone()));
+                    self.queue.end(call, Err(error.clone()));
                 }
             }
         }

@@ -29,6 +29,11 @@ fn about(share: &Share) -> Vec<&str> {
     share.calls.iter().map(Waiting::about).collect()
 }
 
+/// As if their line had run to its end.
+fn end(queue: &Queue, share: Share) {
+    share.calls.into_iter().for_each(|call| queue.end(call, Ok(Reply::Done(String::new()))));
+}
+
 fn late() -> Outcome {
     Err(Error::Late)
 }
@@ -46,9 +51,12 @@ fn a_session_takes_its_fair_share_in_the_order_of_arrival() {
 fn a_line_carries_no_more_than_it_may_and_always_one() {
     let queue = Queue::default();
     let _many = enter(&queue, &["a"; 40]);
-    assert_eq!(queue.take(sessions(1), ANY).calls.len(), LARGEST_SHARE);
+    let long = queue.take(sessions(1), ANY);
+    assert_eq!(long.calls.len(), LARGEST_SHARE);
+    end(&queue, long);
     let short = queue.take(sessions(1), 600);
     assert!((2..8).contains(&short.calls.len()) && short.batch.text().len() <= 600);
+    end(&queue, short);
     assert_eq!(queue.take(sessions(1), 1).calls.len(), 1);
 }
 
@@ -69,12 +77,16 @@ fn who_had_no_answer_goes_alone_until_it_has_one() {
     for doubt in [late(), Ok(Reply::Unknown(String::new()))] {
         queue.note("b".into(), &doubt);
         let _tickets = enter(&queue, &["a", "b", "c", "b"]);
-        assert_eq!(about(&queue.take(sessions(1), ANY)), ["a", "c"]);
-        assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
-        assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+        for expected in [&["a", "c"][..], &["b"], &["b"]] {
+            let share = queue.take(sessions(1), ANY);
+            assert_eq!(about(&share), expected);
+            end(&queue, share);
+        }
         queue.note("b".into(), &Ok(Reply::Done(String::new())));
         let _tickets = enter(&queue, &["a", "b"]);
-        assert_eq!(about(&queue.take(sessions(1), ANY)), ["a", "b"]);
+        let share = queue.take(sessions(1), ANY);
+        assert_eq!(about(&share), ["a", "b"]);
+        end(&queue, share);
     }
 }
 
@@ -99,16 +111,49 @@ fn a_connection_that_broke_makes_nobody_suspect() {
 }
 
 #[tokio::test]
-async fn calls_about_what_is_stuck_wait_and_hold_nobody_up() {
+async fn one_session_is_never_held_by_a_line_that_is_past_its_time() {
     let queue = Queue::default();
-    let _tickets = enter(&queue, &["a", "b"]);
-    let stuck = queue.stick(vec!["a".into()], sessions(2)).unwrap();
-    assert!(queue.stick(vec!["b".into()], sessions(2)).is_none(), "one session stays free");
-    assert_eq!(about(&queue.take(sessions(2), ANY)), ["b"]);
-    assert!(queue.take(sessions(2), ANY).calls.is_empty());
+    let stuck = queue.stick(sessions(2)).unwrap();
+    assert!(queue.stick(sessions(2)).is_none());
     drop(stuck);
+    assert!(queue.stick(sessions(2)).is_some());
+}
+
+/// Whether its caller still waits or not.
+#[tokio::test]
+async fn a_call_waits_until_those_before_it_about_the_same_have_ended_and_holds_nobody_up() {
+    let queue = Queue::default();
+    let mut callers = enter(&queue, &["a", "b"]);
+    let mut share = queue.take(sessions(1), ANY);
+    assert!(!callers[0].give_up(), "it is under way");
+    callers.clear();
+    let _tickets = enter(&queue, &["a", "b", "c"]);
+    assert!(queue.is_running("a") && queue.is_running("b") && !queue.is_running("c"));
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["c"]);
+    // The first one of the line has ended, and what comes behind it not.
+    queue.end(share.calls.remove(0), Ok(Reply::Done(String::new())));
     queue.arrival().await;
-    assert_eq!(about(&queue.take(sessions(2), ANY)), ["a"]);
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["a"]);
+    assert!(queue.take(sessions(1), ANY).calls.is_empty());
+    queue.end(share.calls.remove(0), Err(Error::Unreachable("no session".into())));
+    queue.arrival().await;
+    assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+}
+
+/// The array may still work at it.
+#[test]
+fn a_call_waits_a_while_for_one_about_the_same_whose_end_is_not_known() {
+    for unknown in [late(), Err(Error::Lost("reset".into()))] {
+        let queue = Queue::default();
+        let _tickets = enter(&queue, &["a", "a"]);
+        queue.end(queue.take(sessions(2), ANY).calls.remove(0), unknown);
+        assert!(queue.take(sessions(2), ANY).calls.is_empty() && queue.is_running("a"));
+        let now = Instant::now();
+        let over = queue.lock().running.forget(now).unwrap();
+        assert!(over > now + Duration::from_secs(1) && over <= now + Duration::from_secs(2));
+        assert_eq!(queue.lock().running.forget(over), None);
+        assert_eq!(about(&queue.take(sessions(2), ANY)), ["a"]);
+    }
 }
 
 #[tokio::test]
