@@ -10,8 +10,8 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, Failure, FsType, Kind, Nqn, VolumeId};
 
 use crate::host::{self, Attachment, Device, Fit, Host, KubeletPath, ManagedNqn, NotManaged};
-use crate::volumes::Volumes;
 use crate::volumes::record::{self, Form};
+use crate::volumes::{self, Volumes};
 
 /// How long a device may take to show a size that the array has already.
 const GROWTH_TIME: Duration = Duration::from_secs(30);
@@ -143,6 +143,9 @@ pub enum Error {
     /// What was written down cannot be read.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -159,6 +162,7 @@ impl Failure for Error {
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }
@@ -227,7 +231,13 @@ pub fn expand<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Bytes, E
 
 fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
     let Volumes { host, records, prefix, .. } = volumes;
-    let Some(record) = records.read(&wanted.volume)? else { return Ok(Observed::Unknown) };
+    let mut record = records.read(&wanted.volume)?;
+    for path in wanted.staging.iter().chain([&wanted.path]) {
+        if let (None, Some(place)) = (&record, volumes.path(path)) {
+            record = volumes.unrecorded(&wanted.volume, &place)?;
+        }
+    }
+    let Some(record) = record else { return Ok(Observed::Unknown) };
     let staged_there = wanted.staging.as_ref() == Some(&record.staging);
     if !staged_there && !record.names(&wanted.path) {
         return Ok(Observed::Elsewhere);

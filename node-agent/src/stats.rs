@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::host::{self, Attachment, DeviceNumber, Found, Host, KubeletPath, Usage};
 use crate::reads;
-use crate::volumes::Volumes;
 use crate::volumes::health::{self, Condition, Facts, Used};
 use crate::volumes::record::{self, Form};
+use crate::volumes::{self, Volumes};
 
 /// How long the kernel's own tables may take. They do not wait for any device.
 pub(crate) const LOOK_TIME: Duration = Duration::from_secs(10);
@@ -80,6 +80,9 @@ pub enum Error {
     /// The record could not be read.
     #[error(transparent)]
     Record(#[from] record::Error),
+    /// The volume could not be looked at.
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 impl Failure for Error {
@@ -90,6 +93,7 @@ impl Failure for Error {
             Self::Thread(_) => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
         }
     }
 }
@@ -231,7 +235,11 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Seen, Error
     let Volumes { host, records, .. } = volumes;
     let Wanted { volume, path } = wanted;
     let elsewhere = || Error::Elsewhere { volume: volume.clone(), path: path.clone() };
-    let record = records.read(volume)?.ok_or_else(|| Error::Unknown { volume: volume.clone() })?;
+    let record = match (records.read(volume)?, volumes.path(path)) {
+        (None, Some(place)) => volumes.unrecorded(volume, &place)?,
+        (record, _) => record,
+    };
+    let record = record.ok_or_else(|| Error::Unknown { volume: volume.clone() })?;
     let place = volumes.path(path).filter(|_| record.names(path)).ok_or_else(elsewhere)?;
     let attachment = host.attachment(&record.nqn)?;
     let used = match record.form {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rds_csi_api::{Failure, Kind, ManagedPrefix, VolumeId};
 
+use self::record::Form;
 use crate::host::{self, DeviceNumber, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn, Mounts};
 use crate::reads::Reads;
 
@@ -69,6 +70,30 @@ impl<H: Host> Volumes<H> {
             }
         }
         Ok(found.into_iter().filter_map(|nqn| ManagedNqn::new(prefix, nqn).ok()).collect())
+    }
+
+    /// The record of a volume that was never written down, as the driver before this one left it: told by what of its device is
+    /// at the path. It is as if the volume were staged and published there.
+    pub fn unrecorded(&self, volume: &VolumeId, at: &KubeletPath) -> Result<Option<Record>, Error> {
+        let host = &self.host;
+        let [nqn] = &self.connections(volume)?[..] else { return Ok(None) };
+        let (attachment, portals) = (host.attachment(nqn.as_nqn())?, host.portals(nqn.as_nqn())?);
+        let (Some(device), Some(portal)) = (attachment.device(), portals.first()) else { return Ok(None) };
+        let form = match host.mounts()?.top(at) {
+            Some(mount) if mount.device == device.number => {
+                mount.filesystem.parse().ok().map(Form::Filesystem)
+            }
+            _ => (host.found_at(at)? == Found::Node(device.number)).then_some(Form::Block),
+        };
+        let path = at.as_path().to_path_buf();
+        Ok(form.map(|form| Record {
+            volume: volume.clone(),
+            nqn: nqn.as_nqn().clone(),
+            portal: *portal,
+            form,
+            staging: path.clone(),
+            published: [path].into(),
+        }))
     }
 
     /// Whatever keeps the volume busy, or what it was before its device was gone.

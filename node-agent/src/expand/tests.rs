@@ -173,3 +173,21 @@ fn more_than_the_limit_is_out_of_range() {
     let error = expand(&world.volumes, &Wanted { size, ..wanted(&world, GIB) }).unwrap_err();
     assert_eq!(error.kind(), Kind::OutOfRange);
 }
+
+#[test]
+fn a_volume_that_an_earlier_driver_staged_grows() {
+    for usage in [World::stage_filesystem, |world: &World| world.stage_as(Usage::Block)] {
+        let world = staged(usage);
+        let form = world.volumes.records.read(&world.volume).unwrap().unwrap().form;
+        if form == Form::Block {
+            let usage = crate::publish::Usage::Block;
+            crate::publish::publish(&world.volumes, &world.publish_as(usage)).unwrap();
+        }
+        world.volumes.records.remove(&world.volume).unwrap();
+        world.host.resize(&world.nqn, LARGER);
+        let path = if form == Form::Block { world.target() } else { world.staging() };
+        let wanted = Wanted { path: path.as_path().into(), ..wanted(&world, LARGER) };
+        assert_eq!(expand(&world.volumes, &wanted).unwrap(), LARGER);
+        assert!(world.volumes.records.read(&world.volume).unwrap().is_none());
+    }
+}

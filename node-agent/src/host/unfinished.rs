@@ -74,33 +74,35 @@ pub(super) fn mark(root: &Path, device: &Device) -> Result<(), Error> {
 pub(super) fn finish(root: &Path, device: &Device) -> Result<(), Error> {
     let pinned = probe::open_device(root, device)?;
     let size = device.size.get();
-    let is_left = || {
-        let Some(place) = place(size) else { return Ok(false) };
-        let mut buffer = Buffer::new();
-        let head = buffer.read(&pinned, 0, superblock::LENGTH as u64)?;
-        let ends_before = superblock::read(head).is_some_and(|(_, end)| end.get() <= place);
-        Ok(ends_before && is_marked(&pinned, size)?)
-    };
-    if is_left().map_err(failed("read", device))? {
+    if outlived(&pinned, size).map_err(failed("read", device))? {
         let file = open(root, device)?;
-        zero(&file, place(size).unwrap_or_default(), size).map_err(failed("take the mark off", device))?;
+        zero(&file, place(size).unwrap_or(size), size).map_err(failed("take the mark off", device))?;
     }
     Ok(())
+}
+
+/// Whether there is a mark, and a finished filesystem that ends before it.
+pub(super) fn outlived(file: &File, size: u64) -> io::Result<bool> {
+    let Some(place) = place(size) else { return Ok(false) };
+    let mut buffer = Buffer::new();
+    let head = buffer.read(file, 0, superblock::LENGTH as u64)?;
+    let ends_before = superblock::read(head).is_some_and(|(_, end)| end.get() <= place);
+    Ok(ends_before && is_marked(file, size)?)
 }
 
 /// Makes every place zero that a probe looks at. The mark goes last, so that a wipe that is cut off begins again.
 pub(super) fn wipe(root: &Path, unfinished: &Unfinished) -> Result<(), Error> {
     let device = unfinished.device();
-    let size = device.size.get();
-    let file = open(root, device)?;
-    let wiped = write_mark(&file, size).and_then(|()| {
-        let place = place(size).unwrap_or(size);
-        for (begin, end) in probe::regions(size) {
-            zero(&file, begin, end.min(place))?;
-        }
-        zero(&file, place, size)
-    });
-    wiped.map_err(failed("wipe", device))
+    wipe_file(&open(root, device)?, device.size.get()).map_err(failed("wipe", device))
+}
+
+pub(super) fn wipe_file(file: &File, size: u64) -> io::Result<()> {
+    write_mark(file, size)?;
+    let place = place(size).unwrap_or(size);
+    for (begin, end) in probe::regions(size) {
+        zero(file, begin, end.min(place))?;
+    }
+    zero(file, place, size)
 }
 
 /// Whether XFS calls itself unfinished, and has never held a file: one that was in use counts 64 inodes at least.
@@ -132,7 +134,7 @@ fn open(root: &Path, device: &Device) -> Result<File, Error> {
     }
 }
 
-fn write_mark(file: &File, size: u64) -> io::Result<()> {
+pub(super) fn write_mark(file: &File, size: u64) -> io::Result<()> {
     let Some(place) = place(size) else { return Err(io::Error::other("it has no room for anything")) };
     let mut buffer = Buffer::new();
     let block = buffer.bytes(LENGTH)?;

@@ -146,3 +146,15 @@ async fn a_device_node_of_another_device_is_told() {
     node.world.host.renumber();
     assert!(node.trouble().await.1.contains("device that is gone"));
 }
+
+#[tokio::test]
+async fn a_volume_that_an_earlier_driver_published_is_told_of_and_no_other() {
+    for (node, is_filesystem) in [(Node::with_filesystem(), true), (Node::with_block(), false)] {
+        node.volumes.records.remove(&node.world.volume).unwrap();
+        let report = node.at(&node.world.target()).await.unwrap();
+        assert_eq!(matches!(report.fullness, Fullness::Filesystem(_)), is_filesystem);
+        assert_eq!(report.condition, Condition::Sound);
+        let elsewhere = node.at(&node.world.path("pods/q/target")).await;
+        assert!(matches!(elsewhere, Err(Error::Unknown { .. })), "{elsewhere:?}");
+    }
+}

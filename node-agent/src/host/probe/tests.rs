@@ -133,3 +133,70 @@ fn lesson_1_blkid_names_what_the_real_tools_leave() {
         assert_eq!(examine(&mut file.reopen().unwrap(), Bytes::mib(64)).unwrap(), Look::Data(at), "{name}");
     }
 }
+
+/// What a real mkfs writes onto a device of this size.
+fn made(program: &'static str, options: &[&str], file: &tempfile::NamedTempFile, size: Option<String>) {
+    let path = file.path().to_str().unwrap().to_owned();
+    let operands: Vec<_> = [path].into_iter().chain(size).collect();
+    let arguments: Vec<_> = options.iter().copied().chain(operands.iter().map(String::as_str)).collect();
+    let outcome = exec::run(program, &arguments, Duration::from_mins(1)).unwrap();
+    assert!(outcome.status.success(), "{outcome:?}");
+}
+
+fn examined(file: &tempfile::NamedTempFile, size: u64) -> Look {
+    examine(&mut file.reopen().unwrap(), Bytes::new(size)).unwrap()
+}
+
+#[test]
+fn an_ext4_that_was_cut_off_is_told_by_its_mark_and_wiped() {
+    let size = 320 * MIB;
+    let device = tempfile::NamedTempFile::new().unwrap();
+    device.as_file().set_len(size).unwrap();
+    unfinished::write_mark(device.as_file(), size).unwrap();
+    assert_eq!(examined(&device, size), Look::Marked);
+    let kib = unfinished::ext_kib(Bytes::new(size));
+    made("mkfs.ext4", &["-q", "-m", "0", "-E", "nodiscard"], &device, Some(format!("{kib}k")));
+    // The filesystem ends before its mark, and no growth is wanted for what is left there.
+    let Look::Filesystem(FsType::Ext4, end) = examined(&device, size) else { panic!("no filesystem") };
+    assert_eq!(
+        Content::Has(Signature::Filesystem { fs: FsType::Ext4, size: end }).fit(Bytes::new(size)),
+        Fit::Fills
+    );
+    assert!(unfinished::outlived(device.as_file(), size).unwrap());
+
+    // What mke2fs writes last was not written.
+    device.as_file().write_all_at(&[0; 1024], 1024).unwrap();
+    assert!(!unfinished::outlived(device.as_file(), size).unwrap());
+    assert_eq!(examined(&device, size), Look::Marked);
+    unfinished::wipe_file(device.as_file(), size).unwrap();
+    assert_eq!(examined(&device, size), Look::Zero);
+}
+
+#[test]
+fn lesson_1_the_same_without_the_mark_is_somebody_s_data() {
+    let size = 320 * MIB;
+    let device = tempfile::NamedTempFile::new().unwrap();
+    device.as_file().set_len(size).unwrap();
+    made("mkfs.ext4", &["-q"], &device, None);
+    // Even if a file of it ends in what looks like a mark: that is within the filesystem.
+    unfinished::write_mark(device.as_file(), size).unwrap();
+    assert!(!unfinished::outlived(device.as_file(), size).unwrap());
+    device.as_file().write_all_at(&[0; 4096], size - 4096).unwrap();
+    device.as_file().write_all_at(&[0; 1024], 1024).unwrap();
+    assert!(matches!(examined(&device, size), Look::Data(_)));
+}
+
+#[test]
+fn an_xfs_that_was_cut_off_says_so_itself_and_one_that_was_in_use_never_does() {
+    let size = 320 * MIB;
+    let device = tempfile::NamedTempFile::new().unwrap();
+    device.as_file().set_len(size).unwrap();
+    made("mkfs.xfs", &["-q", "-K"], &device, None);
+    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, _)));
+    device.as_file().write_all_at(&[1], 126).unwrap();
+    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, _)), "it counts inodes");
+    device.as_file().write_all_at(&[0; 8], 128).unwrap();
+    assert_eq!(examined(&device, size), Look::InProgress);
+    unfinished::wipe_file(device.as_file(), size).unwrap();
+    assert_eq!(examined(&device, size), Look::Zero);
+}
