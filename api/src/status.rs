@@ -37,11 +37,12 @@ pub enum Rpc {
     NodeGetInfo,
     AgentListVolumes,
     AgentGetVolume,
+    AgentWatchEvents,
 }
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
@@ -69,6 +70,7 @@ impl Rpc {
         Self::NodeGetInfo,
         Self::AgentListVolumes,
         Self::AgentGetVolume,
+        Self::AgentWatchEvents,
     ];
 
     /// Whether the call changes nothing: its success is no outcome that anybody waits for in a log.
@@ -89,6 +91,7 @@ impl Rpc {
                 | Self::NodeGetInfo
                 | Self::AgentListVolumes
                 | Self::AgentGetVolume
+                | Self::AgentWatchEvents
         )
     }
 
@@ -125,6 +128,7 @@ impl Rpc {
             Self::NodeGetInfo => (NODE, "NodeGetInfo"),
             Self::AgentListVolumes => (AGENT, "ListVolumes"),
             Self::AgentGetVolume => (AGENT, "GetVolume"),
+            Self::AgentWatchEvents => (AGENT, "WatchEvents"),
         }
     }
 }

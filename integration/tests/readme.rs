@@ -83,6 +83,7 @@ fn links_in_the_documents_lead_somewhere() {
         "docs/array.md",
         "docs/configuration.md",
         "docs/csi.md",
+        "docs/node.md",
         "docs/privileges.md",
     ] {
         let content = std::fs::read_to_string(root.join(document)).unwrap();

@@ -1,20 +1,26 @@
-//! The internal API: what the controller asks a node about its volumes. It reads, and changes nothing.
+//! The internal API: what the controller asks a node about its volumes, and what it is told of them. It changes nothing.
 //!
 //! Mutual TLS lets in whoever has a certificate of the cluster's authority; of those only the controller is answered.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use rds_csi_api::node_agent::{self as wire, node_agent_server};
 use rds_csi_api::serve::call::{Call, Calls};
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{Failure, Kind, Nqn, Rpc, VolumeId};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use crate::events::{Ahead, Event, Events, Reader};
 use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
 use crate::inspect::{self, Connection, Volume};
 use crate::reads;
 use crate::volumes::Volumes;
+use crate::volumes::survey::condition;
 
 mod caller;
 
@@ -25,7 +31,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Agent<H> {
     volumes: Arc<Volumes<H>>,
+    events: Events,
     calls: Calls,
+    shutdown: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +48,8 @@ enum Error {
     Inspect(#[from] inspect::Error),
     #[error(transparent)]
     Reads(#[from] reads::Error),
+    #[error(transparent)]
+    Ahead(#[from] Ahead),
 }
 
 impl Failure for Error {
@@ -49,14 +59,15 @@ impl Failure for Error {
             Self::Malformed(_) | Self::NotManaged(_) => Kind::Invalid,
             Self::Inspect(error) => error.kind(),
             Self::Reads(error) => error.kind(),
+            Self::Ahead(error) => error.kind(),
         }
     }
 }
 
 impl<H: Host> Agent<H> {
-    /// Tells of these volumes.
-    pub fn new(volumes: Arc<Volumes<H>>, calls: Calls) -> Self {
-        Self { volumes, calls }
+    /// Tells of these volumes. Whoever watches events is hung up on at the shutdown.
+    pub fn new(volumes: Arc<Volumes<H>>, events: Events, calls: Calls, shutdown: CancellationToken) -> Self {
+        Self { volumes, events, calls, shutdown }
     }
 
     /// Before anything is done for the caller. A stranger's call is counted and logged like any other.
@@ -81,7 +92,8 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         self.check(Rpc::AgentListVolumes, &request).await?;
         let (volumes, reads) = (Arc::clone(&self.volumes), self.volumes.reads.clone());
         let answer = move || {
-            let volumes = inspect::all(&volumes)?.into_iter().map(told).collect();
+            let all = inspect::all(&volumes)?;
+            let volumes = all.into_iter().map(|volume| told(&volumes, volume)).collect();
             Ok::<_, Error>(wire::ListVolumesResponse { volumes })
         };
         let look = async move { reads.run("every volume", DEADLINE, answer).await };
@@ -100,15 +112,48 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
             let volume: VolumeId = volume_id.parse()?;
             // An asker who means another volume than it says is told so, and nothing else.
             ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
-            let volume = inspect::one(&volumes, &volume)?.map(told);
+            let volume = inspect::one(&volumes, &volume)?.map(|volume| told(&volumes, volume));
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };
         let look = async move { reads.run(what, DEADLINE, answer).await };
         self.calls.run(Call::new(Rpc::AgentGetVolume), look).await
     }
+
+    type WatchEventsStream = BoxStream<wire::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<wire::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        self.check(Rpc::AgentWatchEvents, &request).await?;
+        let (events, shutdown) = (self.events.clone(), self.shutdown.clone());
+        let answer = async move {
+            let wire::WatchEventsRequest { instance, after } = request.into_inner();
+            let reader = events.reader(&instance, after)?;
+            let first =
+                wire::WatchEventsResponse { instance: events.instance().into(), ..Default::default() };
+            let rest = stream::unfold(reader, next).take_until(shutdown.cancelled_owned());
+            Ok::<_, Error>(stream::once(ready(Ok(first))).chain(rest).boxed())
+        };
+        self.calls.run(Call::new(Rpc::AgentWatchEvents), answer).await
+    }
 }
 
-fn told(volume: Volume) -> wire::Volume {
+async fn next(mut reader: Reader) -> Option<(Result<wire::WatchEventsResponse, Status>, Reader)> {
+    let (missed, Event { sequence, unix_milliseconds, volume, reason, message }) = reader.next().await;
+    let event = wire::Event {
+        sequence,
+        unix_milliseconds: i64::try_from(unix_milliseconds).unwrap_or(i64::MAX),
+        volume_id: volume.to_string(),
+        reason: reason.to_string(),
+        message,
+    };
+    let instance = reader.instance().to_owned();
+    Some((Ok(wire::WatchEventsResponse { instance, missed, event: Some(event) }), reader))
+}
+
+fn told<H: Host>(volumes: &Volumes<H>, volume: Volume) -> wire::Volume {
+    let condition = condition(volumes, &volume.volume).unwrap_or_default();
     let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders, damage } = volume;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let connection = match connection {
@@ -125,6 +170,7 @@ fn told(volume: Volume) -> wire::Volume {
         publish_paths: publish_paths.into_iter().map(text).collect(),
         holders: holders.into_iter().map(holder).collect(),
         damage: damage.unwrap_or_default(),
+        condition,
     }
 }
 

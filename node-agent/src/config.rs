@@ -14,7 +14,10 @@ use crate::host::KubeletDir;
 
 /// The CSI node agent of rds-csi: connects, mounts and publishes volumes on one node.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "rds-csi-node-agent status shows how the node's volumes are; see rds-csi-node-agent status --help"
+)]
 pub struct Args {
     /// Name of the Kubernetes node
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
@@ -64,7 +67,7 @@ pub struct Args {
     #[arg(long, env = "RDS_CSI_API_CLIENT_CA", value_name = "PATH")]
     api_client_ca: PathBuf,
 
-    /// Where to serve /healthz, /readyz, /metrics and /debug/volumes
+    /// Where to serve /healthz, /readyz, /metrics and /debug
     #[arg(long, env = "RDS_CSI_ADMIN_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:9809")]
     admin_listen: SocketAddr,
     /// OTLP endpoint (gRPC) to send traces to, such as http://collector:4317

@@ -3,6 +3,7 @@
 //! Its words are those of Linux and NVMe: nothing here knows CSI, Kubernetes or a volume. It is synchronous, since what
 //! it calls blocks, and a blocked call must occupy its own thread and no more.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,6 +27,7 @@ pub mod probe;
 mod superblock;
 mod uevent;
 mod unfinished;
+mod watch;
 
 pub use device_node::Found;
 pub use error::Error;
@@ -36,11 +38,18 @@ pub use linux::Linux;
 pub use mount::{Mount, MountOptions, Mounts};
 pub use probe::{Blank, Content, Fit, Signature};
 pub use unfinished::Unfinished;
+pub use watch::Watch;
 
 /// What the verbs ask of the machine. [`Linux`] is the machine; `fake::FakeHost` behaves like one, in memory.
 pub trait Host: Send + Sync + 'static {
     /// What the kernel knows of this subsystem now, told by its NQN, never by a remembered name.
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error>;
+
+    /// The same of every subsystem that the kernel knows, of whomever, in one reading. One that cannot be told is in nobody's way.
+    fn attachments(&self) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error>;
+
+    /// What sysfs says of every controller, of whomever. For people.
+    fn controllers(&self) -> Result<Vec<ControllerFacts>, Error>;
 
     /// Where the kernel's controllers of this subsystem are connected to. Two arrays may export one NQN.
     fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error>;
@@ -229,6 +238,18 @@ impl Attachment {
             Self::Connecting(device) | Self::Live(device) => device.as_ref(),
         }
     }
+}
+
+/// What sysfs says of a controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ControllerFacts {
+    /// Its name now, such as `nvme3`.
+    pub controller: String,
+    /// The subsystem it is connected to.
+    pub nqn: String,
+    /// Its attributes, by the kernel's names.
+    #[serde(flatten)]
+    pub attributes: BTreeMap<&'static str, String>,
 }
 
 /// An NQN that carries the managed prefix. Only such a one is ever connected or disconnected: nodes may run from other

@@ -22,7 +22,9 @@ use crate::agent::Agent;
 use crate::config::{Api, Config, Registrar};
 use crate::csi::{Node, Place};
 use crate::debug;
-use crate::host::{Initiator, Linux};
+use crate::events::Events;
+use crate::host::{Initiator, Linux, Watch};
+use crate::monitor::{Gauges, Monitor};
 use crate::privilege::Reduced;
 use crate::reads::Reads;
 use crate::registration::{Registration, Standing};
@@ -30,6 +32,9 @@ use crate::volumes::{Records, Volumes};
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// How many events are kept for a reader: each volume of a full node may tell of eight while the controller is away.
+const EVENTS: usize = 1024;
 
 /// Runs until SIGTERM or SIGINT. Calls that run then are finished; nothing is unmounted or disconnected.
 pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
@@ -58,6 +63,11 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let volumes =
         Arc::new(Volumes { host, records, kubelet: kubelet.clone(), prefix, reads: Reads::default() });
 
+    let events = Events::new(EVENTS);
+    let monitor = Monitor::new(Arc::clone(&volumes), events.clone());
+    registry.register_collector(Box::new(Gauges(monitor.last_look())));
+    let watch = Watch::open()?;
+
     let tls = ServerTlsConfig::new()
         .identity(TlsIdentity::from_pem(certificate, key))
         .client_ca_root(Certificate::from_pem(client_ca));
@@ -81,13 +91,23 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     );
 
     let mut tasks = Tasks::new();
+    tasks.spawn("the monitor", monitor.run(watch, tasks.shutdown()));
     let standing = registration.as_ref().map(Registration::standing);
     let readiness = move || standing.as_ref().map_or(Readiness::Ready, Standing::readiness);
-    let routes = admin::router(Arc::new(registry), readiness).merge(debug::router(Arc::clone(&volumes)));
+    let routes = admin::router(Arc::new(registry), readiness).merge(debug::router(
+        Arc::clone(&volumes),
+        calls.clone(),
+        events.clone(),
+    ));
     let admin = admin::serve(admin_listener, routes, tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
     let agent = api_server
-        .add_service(NodeAgentServer::new(Agent::new(Arc::clone(&volumes), calls.clone())))
+        .add_service(NodeAgentServer::new(Agent::new(
+            Arc::clone(&volumes),
+            events.clone(),
+            calls.clone(),
+            tasks.shutdown(),
+        )))
         .serve_with_incoming_shutdown(
             TcpListenerStream::new(api_listener),
             tasks.shutdown().cancelled_owned(),
@@ -100,7 +120,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let place = Place { name: node, topology, max_volumes, health_calls };
     let csi = Server::builder()
         .add_service(IdentityServer::new(identity))
-        .add_service(NodeServer::new(Node::new(volumes, place, calls.clone())))
+        .add_service(NodeServer::new(Node::new(volumes, place, events, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),
             tasks.shutdown().cancelled_owned(),

@@ -164,7 +164,7 @@ pub async fn stats<H: Host>(
     let Seen { facts, place } = volumes.reads.run(format!("volume {volume}"), LOOK_TIME, look).await?;
     let condition = health::judge(&facts);
     let device = match &facts.used {
-        Used::Block(_) => {
+        Used::Nothing | Used::Block(_) => {
             let size = facts.attachment.device().map(|device| device.size);
             return Ok(Report { fullness: size.map_or(Fullness::Unknown, Fullness::Block), condition });
         }

@@ -11,6 +11,7 @@ use crate::reads::Reads;
 
 pub mod health;
 pub mod record;
+pub mod survey;
 pub mod undo;
 
 pub use record::{Record, Records};

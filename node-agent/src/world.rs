@@ -52,6 +52,11 @@ impl World {
         volumes(&self.host, self.state.path())
     }
 
+    /// Where the records are.
+    pub(crate) fn state(&self) -> &Path {
+        self.state.path()
+    }
+
     pub(crate) fn path(&self, end: &str) -> KubeletPath {
         self.volumes.kubelet.beneath(&format!("/var/lib/kubelet/{end}")).unwrap()
     }

@@ -351,3 +351,25 @@ fn who_else_registers_the_driver_is_left_alone() {
     assert!(first.registration().exists());
     first.end();
 }
+
+#[test]
+fn status_tells_what_a_dead_agent_wrote_down_and_touches_nothing() {
+    let agent = Agent::start();
+    let folder = &agent.folder;
+    let status = |state: &str, output: &str| {
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rds-csi-node-agent"));
+        command.env_clear().args(["status", "--node-name", "w1", "--kubelet-dir", &path("kubelet")]);
+        command.args(["--state-dir", &path(state), "--output", output]);
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    assert_eq!(status("state", "table"), (Some(0), "w1 has no volumes\n".into(), String::new()));
+    assert_eq!(status("state", "json").1, "[]\n");
+    let (code, _, error) = status("nowhere", "table");
+    assert_eq!(code, Some(2));
+    assert!(error.contains("--state-dir") && error.contains("nowhere"), "{error}");
+    assert!(!agent.path("nowhere").exists());
+    agent.end();
+}

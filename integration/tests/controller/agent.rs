@@ -62,6 +62,15 @@ impl Drop for Agent {
 
 #[tonic::async_trait]
 impl node_agent_server::NodeAgent for Answer {
+    type WatchEventsStream = tonic::codegen::BoxStream<wire::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        _: Request<wire::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn list_volumes(
         &self,
         _: Request<ListVolumesRequest>,

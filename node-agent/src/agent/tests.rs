@@ -7,6 +7,7 @@ use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
 use super::*;
+use crate::events::Reason;
 use crate::host::fake::{FakeHost, Holds};
 use crate::world::{World, world};
 use crate::{publish, stage};
@@ -36,6 +37,8 @@ struct Service {
     world: World,
     authority: Authority,
     address: std::net::SocketAddr,
+    events: Events,
+    shutdown: CancellationToken,
 }
 
 /// A volume that a process holds, and the internal API that tells of it.
@@ -54,11 +57,13 @@ async fn service() -> Service {
         .client_ca_root(authority.certificate());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let (events, shutdown) = (Events::new(3), CancellationToken::new());
     let calls = Calls::new(&mut prometheus_client::registry::Registry::default());
-    let agent: Agent<FakeHost> = Agent::new(Arc::new(world.volumes_again()), calls);
+    let agent: Agent<FakeHost> =
+        Agent::new(Arc::new(world.volumes_again()), events.clone(), calls, shutdown.clone());
     let server = Server::builder().tls_config(tls).unwrap().add_service(NodeAgentServer::new(agent));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    Service { world, authority, address }
+    Service { world, authority, address, events, shutdown }
 }
 
 impl Service {
@@ -96,6 +101,82 @@ async fn the_controller_is_told_of_a_volume_and_who_holds_it() {
 }
 
 #[tokio::test]
+async fn the_controller_is_told_how_a_volume_is() {
+    let service = service().await;
+    let request = wire::GetVolumeRequest { volume_id: "pvc-a".into(), nqn: service.world.nqn.to_string() };
+    let condition = async || {
+        let got =
+            service.controller().get_volume(request.clone()).await.unwrap().into_inner().volume.unwrap();
+        let listed =
+            service.controller().list_volumes(wire::ListVolumesRequest {}).await.unwrap().into_inner();
+        assert_eq!(listed.volumes, std::slice::from_ref(&got));
+        got.condition
+    };
+    assert_eq!(condition().await, "");
+    service.world.host.unplug();
+    assert!(condition().await.contains("the array does not answer"));
+}
+
+impl Service {
+    async fn watch(&self, instance: &str, after: u64) -> tonic::Streaming<wire::WatchEventsResponse> {
+        let request = wire::WatchEventsRequest { instance: instance.into(), after };
+        self.controller().watch_events(request).await.unwrap().into_inner()
+    }
+
+    fn happens(&self, count: u64) {
+        for _ in 0..count {
+            self.events.record(&self.world.volume, Reason::ConnectionLost, "gone");
+        }
+    }
+}
+
+/// The next answer: how much was missed, and which event it is.
+async fn told(events: &mut tonic::Streaming<wire::WatchEventsResponse>) -> (u64, u64) {
+    let told = events.message().await.unwrap().unwrap();
+    (told.missed, told.event.unwrap().sequence)
+}
+
+#[tokio::test]
+async fn events_are_told_as_they_happen_and_a_reader_resumes_by_number() {
+    let service = service().await;
+    let mut events = service.watch("", 0).await;
+    let first = events.message().await.unwrap().unwrap();
+    assert_eq!((first.instance.as_str(), first.event), (service.events.instance(), None));
+    service.happens(2);
+    let event = events.message().await.unwrap().unwrap().event.unwrap();
+    assert_eq!(
+        (event.sequence, event.volume_id.as_str(), event.reason.as_str()),
+        (1, "pvc-a", "ConnectionLost")
+    );
+    drop(events);
+
+    service.happens(1);
+    let mut events = service.watch(&first.instance, 1).await;
+    events.message().await.unwrap();
+    assert_eq!([told(&mut events).await, told(&mut events).await], [(0, 2), (0, 3)]);
+    drop(events);
+
+    // Three are kept.
+    service.happens(5);
+    let mut events = service.watch(&first.instance, 3).await;
+    events.message().await.unwrap();
+    assert_eq!(told(&mut events).await, (2, 6));
+
+    let of_another_life = wire::WatchEventsRequest { instance: first.instance, after: 9 };
+    let status = service.controller().watch_events(of_another_life).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+}
+
+#[tokio::test]
+async fn whoever_watches_events_does_not_hold_up_the_shutdown() {
+    let service = service().await;
+    let mut events = service.watch("", 0).await;
+    events.message().await.unwrap();
+    service.shutdown.cancel();
+    assert_eq!(events.message().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn of_a_volume_that_is_not_here_nothing_is_told() {
     let service = service().await;
     let nqn = "nqn.2000-02.com.mikrotik:pvc-other".into();
@@ -114,6 +195,8 @@ async fn another_node_of_the_same_authority_is_refused() {
         let request =
             wire::GetVolumeRequest { volume_id: "pvc-a".into(), nqn: service.world.nqn.to_string() };
         assert_eq!(node.get_volume(request).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
+        let watch = wire::WatchEventsRequest::default();
+        assert_eq!(node.watch_events(watch).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
     }
 }
 

@@ -9,11 +9,13 @@ use rds_csi_api::serve::call::{Call, Calls};
 use rds_csi_api::{Failure, HealthCalls, NodeName, Rpc, Topology, csi};
 use tonic::{Request, Response, Status};
 
+use super::mount_failures::MountFailures;
 use super::{answer, parse};
+use crate::events::Events;
 use crate::expand::{self, expand};
 use crate::health;
 use crate::host::Host;
-use crate::publish::publish;
+use crate::publish::{self, publish};
 use crate::stage::stage;
 use crate::stats::{Measuring, stats};
 use crate::unpublish::unpublish;
@@ -48,6 +50,7 @@ pub struct Node<H> {
     volumes: Arc<Volumes<H>>,
     place: Place,
     measuring: Measuring,
+    failures: MountFailures,
     calls: Calls,
 }
 
@@ -55,8 +58,14 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl<H: Host> Node<H> {
     /// Serves the volumes of this node.
-    pub fn new(volumes: Arc<Volumes<H>>, place: Place, calls: Calls) -> Self {
-        Self { volumes, place, measuring: Measuring::new(MEASURING_TIME), calls }
+    pub fn new(volumes: Arc<Volumes<H>>, place: Place, events: Events, calls: Calls) -> Self {
+        Self {
+            volumes,
+            place,
+            measuring: Measuring::new(MEASURING_TIME),
+            failures: MountFailures::new(events),
+            calls,
+        }
     }
 
     /// A request that cannot be served is a call like any other: counted, and logged with its reason.
@@ -91,7 +100,17 @@ impl<H: Host> node_server::Node for Node<H> {
         };
         let volume = wanted.volume.clone();
         let call = Call::on(Rpc::NodeStageVolume, &volume).continuing(trace.as_ref());
-        self.run(call, move |volumes| stage(volumes, &wanted)).await
+        let failures = self.failures.clone();
+        self.run(call, move |volumes| {
+            let outcome = stage(volumes, &wanted);
+            if let Err(error) = &outcome
+                && error.is_of_mount()
+            {
+                failures.failed(&wanted.volume, error);
+            }
+            outcome
+        })
+        .await
     }
 
     async fn node_unstage_volume(
@@ -103,7 +122,11 @@ impl<H: Host> node_server::Node for Node<H> {
             Err(error) => return self.refuse(Rpc::NodeUnstageVolume, error).await,
         };
         let volume = wanted.volume.clone();
-        self.run(Call::on(Rpc::NodeUnstageVolume, &volume), move |volumes| unstage(volumes, &wanted)).await
+        let failures = self.failures.clone();
+        self.run(Call::on(Rpc::NodeUnstageVolume, &volume), move |volumes| {
+            unstage(volumes, &wanted).inspect(|()| failures.ended(&wanted.volume))
+        })
+        .await
     }
 
     async fn node_publish_volume(
@@ -116,7 +139,19 @@ impl<H: Host> node_server::Node for Node<H> {
         };
         let volume = wanted.volume.clone();
         let call = Call::on(Rpc::NodePublishVolume, &volume).continuing(trace.as_ref());
-        self.run(call, move |volumes| publish(volumes, &wanted)).await
+        let failures = self.failures.clone();
+        self.run(call, move |volumes| {
+            let outcome = publish(volumes, &wanted);
+            match &outcome {
+                Ok(()) => failures.ended(&wanted.volume),
+                Err(publish::Error::Host(error)) if error.is_of_mount() => {
+                    failures.failed(&wanted.volume, error);
+                }
+                Err(_) => {}
+            }
+            outcome
+        })
+        .await
     }
 
     async fn node_unpublish_volume(

@@ -185,6 +185,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a filesystem could not be made, repaired, mounted or bound.
+    pub fn is_of_mount(&self) -> bool {
+        match self {
+            Self::Unmountable { .. } | Self::Options { .. } | Self::Failed { .. } => true,
+            Self::System { doing, .. } => matches!(*doing, "mount at" | "bind to" | "remount read-only"),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: what was tried, and on what.
     pub(crate) fn system<E: Into<io::Error>>(
         doing: &'static str,

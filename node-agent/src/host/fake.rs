@@ -11,8 +11,9 @@ use rds_csi_api::{Bytes, FsType, Nqn, Portal, ReconnectPolicy};
 use rustix::io::Errno;
 
 use super::{
-    Amount, Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host,
-    KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Unfinished, Usage, Use,
+    Amount, Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found,
+    Holder, Host, KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Unfinished, Usage,
+    Use,
 };
 
 mod life;
@@ -93,6 +94,7 @@ pub enum Late {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "they are the methods of `Host`")]
 pub enum Act {
+    Attachments,
     Connect,
     Disconnect,
     Abandon,
@@ -203,6 +205,11 @@ impl FakeHost {
     /// The array is unplugged: connections stay, and do not work.
     pub fn unplug(&self) {
         self.world().connections.values_mut().for_each(|connection| connection.live = false);
+    }
+
+    /// The array is there again: connections work as before.
+    pub fn plug(&self) {
+        self.world().connections.values_mut().for_each(|connection| connection.live = true);
     }
 
     /// Something is mounted that the driver did not mount.
@@ -359,6 +366,22 @@ impl Host for FakeHost {
                 if *live { Attachment::Live(device) } else { Attachment::Connecting(device) }
             }
         })
+    }
+
+    fn attachments(&self) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error> {
+        self.act(Act::Attachments, Path::new("/sys/class/nvme"))?.changes -= 1;
+        let told = self.subsystems()?.into_iter().map(|nqn| (nqn.clone(), self.attachment(&nqn)));
+        Ok(told.collect())
+    }
+
+    fn controllers(&self) -> Result<Vec<ControllerFacts>, Error> {
+        let world = self.world();
+        let facts = |(nqn, connection): (&Nqn, &Connection)| ControllerFacts {
+            controller: format!("nvme{}", connection.device.number.minor),
+            nqn: nqn.to_string(),
+            attributes: [("state", if connection.live { "live" } else { "connecting" }.to_owned())].into(),
+        };
+        Ok(world.connections.iter().map(facts).collect())
     }
 
     fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error> {

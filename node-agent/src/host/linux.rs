@@ -1,5 +1,6 @@
 //! The machine itself.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::{
-    Attachment, Blank, Connected, Content, Device, DeviceNumber, Error, Found, Holder, Host, Initiator,
-    KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Unfinished, Usage, device_node, filesystem,
-    in_use, mount, nvme, probe, unfinished,
+    Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found, Holder, Host,
+    Initiator, KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Unfinished, Usage, device_node,
+    filesystem, in_use, mount, nvme, probe, unfinished,
 };
 
 /// The machine this program runs on. What it reads of `/sys`, `/proc` and `/dev` it reads below a root, so that captured trees
@@ -42,6 +43,14 @@ impl Linux {
 impl Host for Linux {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
         nvme::attachment(&self.root, nqn)
+    }
+
+    fn attachments(&self) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error> {
+        nvme::attachments(&self.root)
+    }
+
+    fn controllers(&self) -> Result<Vec<ControllerFacts>, Error> {
+        nvme::facts(&self.root)
     }
 
     fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error> {

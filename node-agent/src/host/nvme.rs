@@ -15,7 +15,7 @@ use rds_csi_api::{Bytes, CtrlLoss, FastIoFail, Nqn, Portal, ReconnectPolicy};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
-use super::{Attachment, Connected, Device, Error, Initiator, ManagedNqn, Target, uevent};
+use super::{Attachment, Connected, ControllerFacts, Device, Error, Initiator, ManagedNqn, Target, uevent};
 
 /// How long an array may take to accept a TCP connection. The kernel itself would try for two minutes, uninterruptibly.
 const REACH: Duration = Duration::from_secs(5);
@@ -37,7 +37,55 @@ pub(super) fn attachment(root: &Path, nqn: &Nqn) -> Result<Attachment, Error> {
         let known = names(root, "class/nvme-subsystem")?.iter().any(|(_, name)| name == nqn.as_str());
         return Ok(if known { Attachment::Lost } else { Attachment::Absent });
     }
-    let device = device(root, nqn, &controllers)?;
+    attached(root, nqn, &controllers)
+}
+
+/// As [`attachment`] says it of each, without looking at every controller for each.
+pub(super) fn attachments(root: &Path) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error> {
+    let mut known: BTreeMap<Nqn, Vec<Controller>> =
+        subsystems(root)?.into_iter().map(|nqn| (nqn, Vec::new())).collect();
+    for (nqn, controller) in all_controllers(root)? {
+        if let Ok(nqn) = nqn.parse() {
+            known.entry(nqn).or_default().push(controller);
+        }
+    }
+    let told = known.into_iter().map(|(nqn, controllers)| {
+        let attachment =
+            if controllers.is_empty() { Ok(Attachment::Lost) } else { attached(root, &nqn, &controllers) };
+        (nqn, attachment)
+    });
+    Ok(told.collect())
+}
+
+/// What people look at first. `kato` is `keep_alive_tmo`, as the kernel calls it once it is connected.
+const ATTRIBUTES: [&str; 8] = [
+    "state",
+    "transport",
+    "address",
+    "hostnqn",
+    "kato",
+    "reconnect_delay",
+    "ctrl_loss_tmo",
+    "fast_io_fail_tmo",
+];
+
+/// Older kernels have fewer attributes.
+pub(super) fn facts(root: &Path) -> Result<Vec<ControllerFacts>, Error> {
+    let mut all = Vec::new();
+    for (nqn, Controller { name, path, directory, .. }) in all_controllers(root)? {
+        let mut attributes = BTreeMap::new();
+        for attribute in ATTRIBUTES {
+            if let Some(value) = attribute_at(&directory, &path, attribute)? {
+                attributes.insert(attribute, value);
+            }
+        }
+        all.push(ControllerFacts { controller: name, nqn, attributes });
+    }
+    Ok(all)
+}
+
+fn attached(root: &Path, nqn: &Nqn, controllers: &[Controller]) -> Result<Attachment, Error> {
+    let device = device(root, nqn, controllers)?;
     let live = controllers.iter().any(|controller| controller.live);
     Ok(if live { Attachment::Live(device) } else { Attachment::Connecting(device) })
 }
@@ -250,6 +298,12 @@ fn tell(controller: &Controller, attribute: &str, text: &str) -> Result<(), Erro
 
 /// The controllers of exactly this NQN.
 fn controllers(root: &Path, nqn: &Nqn) -> Result<Vec<Controller>, Error> {
+    let all = all_controllers(root)?.into_iter();
+    Ok(all.filter(|(name, _)| name == nqn.as_str()).map(|(_, controller)| controller).collect())
+}
+
+/// Every controller, each with the NQN of its subsystem.
+fn all_controllers(root: &Path) -> Result<Vec<(String, Controller)>, Error> {
     let mut found = Vec::new();
     for name in children(&root.join("sys/class/nvme"))? {
         let path = root.join("sys/class/nvme").join(&name);
@@ -259,11 +313,9 @@ fn controllers(root: &Path, nqn: &Nqn) -> Result<Vec<Controller>, Error> {
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(Error::system("open", path)(error)),
         };
-        if attribute_at(&directory, &path, "subsysnqn")?.as_deref() != Some(nqn.as_str()) {
-            continue;
-        }
-        if let Some(state) = attribute_at(&directory, &path, "state")? {
-            found.push(Controller { name, path, directory, live: state == "live" });
+        let nqn = attribute_at(&directory, &path, "subsysnqn")?;
+        if let (Some(nqn), Some(state)) = (nqn, attribute_at(&directory, &path, "state")?) {
+            found.push((nqn, Controller { name, path, directory, live: state == "live" }));
         }
     }
     Ok(found)

@@ -22,7 +22,7 @@ const UNANNOUNCED: Duration = Duration::from_secs(1);
 
 /// Whether the kernel has said anything since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
+pub(super) enum Heard {
     Something,
     Nothing,
 }
@@ -53,7 +53,8 @@ pub(super) fn wait<T>(
     }
 }
 
-fn subscribe() -> Result<OwnedFd, Errno> {
+/// Listens to the kernel.
+pub(super) fn subscribe() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
     bind(&socket, &SocketAddrNetlink::new(0, KERNEL_GROUP))?;
@@ -67,6 +68,11 @@ fn next(events: &OwnedFd, left: Duration) -> Result<Heard, Errno> {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error),
     }
+    drain(events)
+}
+
+/// Takes all announcements that are there, without waiting.
+pub(super) fn drain(events: &OwnedFd) -> Result<Heard, Errno> {
     let mut buffer = [0; 4096];
     let mut heard = Heard::Nothing;
     loop {

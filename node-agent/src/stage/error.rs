@@ -172,6 +172,18 @@ pub enum Error {
     Volumes(#[from] volumes::Error),
 }
 
+impl Error {
+    /// Whether the volume is there, and cannot be mounted.
+    pub fn is_of_mount(&self) -> bool {
+        match self {
+            Self::Foreign { .. } | Self::Unreadable { .. } => true,
+            Self::Host(error) => error.is_of_mount(),
+            Self::Remains { cause, .. } => cause.is_of_mount(),
+            _ => false,
+        }
+    }
+}
+
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {

@@ -18,6 +18,8 @@ pub struct Facts {
 /// By what a volume is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Used {
+    /// By nobody: nothing of it is mounted or published. Whatever its connection is, nobody suffers.
+    Nothing,
     /// By its device, through the node with this number if there is one.
     Block(Option<DeviceNumber>),
     /// By its filesystem.
@@ -38,51 +40,93 @@ pub enum Condition {
     Abnormal(String),
 }
 
-/// What is worst comes first: without a connection nothing else matters.
+/// What can be wrong, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ailment {
+    /// The kernel has given the connection up, and input and output fail.
+    GivenUp,
+    /// What is mounted or made is of a device that is gone for good.
+    Stale,
+    /// The array does not answer, and input and output wait.
+    Unanswered,
+    /// There is a connection, and no device.
+    NoDevice,
+    /// The filesystem takes no more writes.
+    ReadOnly,
+    /// The filesystem has written down errors.
+    Errors,
+}
+
+/// Something that is wrong with a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What.
+    pub ailment: Ailment,
+    /// What, and what can be done, for people.
+    pub told: String,
+}
+
+/// Whether it is well, by its worst trouble.
 pub fn judge(facts: &Facts) -> Condition {
+    diagnose(facts).map_or(Condition::Sound, |trouble| Condition::Abnormal(trouble.told))
+}
+
+/// What is worst comes first: without a connection nothing else matters.
+pub fn diagnose(facts: &Facts) -> Option<Trouble> {
+    let trouble = |ailment, told| Some(Trouble { ailment, told });
     let Facts { volume, attachment, used } = facts;
     let restage = "delete the pods that use it, so that it is staged again";
     let device = match attachment {
+        _ if *used == Used::Nothing => return None,
         Attachment::Absent | Attachment::Lost => {
-            return Condition::Abnormal(format!(
+            let told = format!(
                 "the kernel has given up the connection of volume {volume}, and its input and output fail: {restage}"
-            ));
+            );
+            return trouble(Ailment::GivenUp, told);
         }
         Attachment::Connecting(_) => {
-            return Condition::Abnormal(format!(
+            let told = format!(
                 "the array does not answer, and the kernel keeps trying: input and output of volume {volume} wait; \
                  check the storage network between this node and the array"
-            ));
+            );
+            return trouble(Ailment::Unanswered, told);
         }
         Attachment::Live(None) => {
-            return Condition::Abnormal(format!(
-                "volume {volume} is connected, and has no device: look at its disk on the array"
-            ));
+            let told =
+                format!("volume {volume} is connected, and has no device: look at its disk on the array");
+            return trouble(Ailment::NoDevice, told);
         }
         Attachment::Live(Some(device)) => device,
     };
     let (number, how) = match used {
-        Used::Block(None) => return Condition::Sound,
+        Used::Nothing | Used::Block(None) => return None,
         Used::Block(Some(number)) => (*number, "device node"),
         Used::Filesystem { mount, .. } => (mount.device, "mount"),
     };
     if number != device.number {
-        return Condition::Abnormal(format!(
+        let told = format!(
             "the {how} of volume {volume} is of a device that is gone, {number}; it is {device} ({}) now: {restage}",
             device.number
-        ));
+        );
+        return trouble(Ailment::Stale, told);
     }
     match used {
         // Mounted for writing, and the filesystem does not let anybody: nobody but the kernel does that.
-        Used::Filesystem { mount, .. } if mount.stopped_writing() => Condition::Abnormal(format!(
-            "the filesystem of volume {volume} became read-only after an error: see the node's kernel log, and {restage} \
-             and its filesystem is checked"
-        )),
-        Used::Filesystem { errors, .. } if *errors > 0 => Condition::Abnormal(format!(
-            "the filesystem of volume {volume} has recorded {errors} errors on {device}: see the node's kernel log, and \
-             check it when nothing uses the volume"
-        )),
-        Used::Block(_) | Used::Filesystem { .. } => Condition::Sound,
+        Used::Filesystem { mount, .. } if mount.stopped_writing() => trouble(
+            Ailment::ReadOnly,
+            format!(
+                "the filesystem of volume {volume} became read-only after an error: see the node's kernel log, and \
+                 {restage} and its filesystem is checked"
+            ),
+        ),
+        Used::Filesystem { errors, .. } if *errors > 0 => trouble(
+            Ailment::Errors,
+            format!(
+                "the filesystem of volume {volume} has recorded {errors} errors on {device}: see the node's kernel log, \
+                 and check it when nothing uses the volume"
+            ),
+        ),
+        Used::Nothing | Used::Block(_) | Used::Filesystem { .. } => None,
     }
 }
 
@@ -141,6 +185,8 @@ mod tests {
             ),
             (Attachment::Lost, mounted(1, "rw", "rw", 0), Some("given up the connection")),
             (Attachment::Absent, Used::Block(None), Some("given up the connection")),
+            (Attachment::Absent, Used::Nothing, None),
+            (Attachment::Connecting(None), Used::Nothing, None),
         ] {
             let facts = Facts { volume: "pvc-a".parse().unwrap(), attachment, used };
             match (judge(&facts), told) {

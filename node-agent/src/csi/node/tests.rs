@@ -20,7 +20,7 @@ const TARGET: &str = "/var/lib/kubelet/pods/p/target";
 /// A node that answers the health calls of CSI 1.13.
 fn asked_for_health(world: &World) -> Node<FakeHost> {
     let place = Place { health_calls: HealthCalls::On, ..place() };
-    Node::new(Arc::new(world.volumes_again()), place, Calls::new(&mut Registry::default()))
+    Node::new(Arc::new(world.volumes_again()), place, Events::new(10), Calls::new(&mut Registry::default()))
 }
 
 fn place() -> Place {
@@ -30,7 +30,7 @@ fn place() -> Place {
 
 fn node(world: &World) -> Node<FakeHost> {
     let calls = Calls::new(&mut Registry::default());
-    Node::new(Arc::new(world.volumes_again()), place(), calls)
+    Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), calls)
 }
 
 fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
@@ -388,7 +388,7 @@ async fn a_growth_that_cannot_be_served_has_the_code_that_csi_wants() {
 async fn a_volume_that_is_busy_still_says_how_it_is() {
     let world = world(Holds::Nothing);
     let calls = Calls::new(&mut Registry::default());
-    let node = Node::new(Arc::new(world.volumes_again()), place(), calls.clone());
+    let node = Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), calls.clone());
     let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
     node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
     let (tell, begun) = tokio::sync::oneshot::channel();
@@ -476,4 +476,34 @@ async fn a_volume_that_an_earlier_driver_attached_goes_by_its_volume_context() {
     };
     node.node_publish_volume(Request::new(publish)).await.unwrap();
     assert!(world.host.mounts().unwrap().top(&world.target()).is_some());
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_mounted_is_told_once_until_it_was() {
+    let world = world(Holds::Foreign("crypto_LUKS"));
+    let events = Events::new(10);
+    let calls = Calls::new(&mut Registry::default());
+    let node = Node::new(Arc::new(world.volumes_again()), place(), events.clone(), calls);
+    let capability = || filesystem("ext4", &[], Mode::SingleNodeWriter);
+    let stage = async || node.node_stage_volume(Request::new(stage_request(&world, capability()))).await;
+    for _ in 0..3 {
+        stage().await.unwrap_err();
+    }
+    let told = events.kept();
+    assert_eq!(told.len(), 1, "kubelet comes again and again: {told:?}");
+    assert_eq!((told[0].reason.as_str(), told[0].volume.as_str()), ("MountFailure", "pvc-a"));
+    assert!(told[0].message.contains("crypto_LUKS"), "{}", told[0].message);
+
+    world.host.export(&world.nqn, GIB, Holds::Nothing);
+    stage().await.unwrap();
+    node.node_publish_volume(Request::new(publish_request(&world, capability()))).await.unwrap();
+    node.node_unpublish_volume(Request::new(unpublish_request())).await.unwrap();
+    node.node_unstage_volume(Request::new(unstage_request())).await.unwrap();
+    // An array that is away is no failure of a mount.
+    world.host.fail_once(Act::Connect, Errno::CONNREFUSED);
+    stage().await.unwrap_err();
+    assert_eq!(events.kept().len(), 1);
+    world.host.export(&world.nqn, GIB, Holds::Foreign("crypto_LUKS"));
+    stage().await.unwrap_err();
+    assert_eq!(events.kept().len(), 2);
 }

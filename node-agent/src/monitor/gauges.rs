@@ -1,0 +1,51 @@
+//! Gauges of the last look. Nothing is looked at when they are asked for, and what is not known is absent.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::LastLook;
+use crate::host::Attachment;
+use crate::volumes::survey::Survey;
+
+/// How many volumes there are, and how they are.
+#[derive(Debug)]
+pub struct Gauges(pub LastLook);
+
+/// The states of a connection, as the label `connection` has them. Of a volume whose record is damaged it is not known.
+const STATES: [&str; 4] = ["live", "connecting", "absent", "unknown"];
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.0.read(|Survey { seen, unseen }| {
+            let seen_states = seen.values().map(|seen| connection(&seen.attachment));
+            let states: Vec<_> = seen_states.chain(unseen.values().map(|_| "unknown")).collect();
+            let of = |state| states.iter().filter(|of| **of == state).count();
+            let abnormal = seen.values().filter(|seen| seen.trouble.is_some()).count() + unseen.len();
+            (STATES.map(of), abnormal)
+        });
+        let Some((connected, abnormal)) = counts else { return Ok(()) };
+        let gauge = |count| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+        let help = "Volumes of this node by the state of their connection";
+        let mut volumes = encoder.encode_descriptor("rds_csi_volumes", help, None, MetricType::Gauge)?;
+        for (state, count) in STATES.into_iter().zip(connected) {
+            gauge(count).encode(volumes.encode_family(&[("connection", state)])?)?;
+        }
+        let help = "Volumes of this node that something is known against";
+        gauge(abnormal).encode(encoder.encode_descriptor(
+            "rds_csi_volumes_abnormal",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}
+
+fn connection(attachment: &Attachment) -> &'static str {
+    match attachment {
+        Attachment::Live(_) => "live",
+        Attachment::Connecting(_) => "connecting",
+        Attachment::Absent | Attachment::Lost => "absent",
+    }
+}
