@@ -5,6 +5,7 @@ mod attaching;
 mod copies;
 mod data;
 mod doctor;
+mod earlier;
 mod failures;
 mod growth;
 mod using;
@@ -67,6 +68,19 @@ fn main() -> ExitCode {
         .test(
             "an_array_that_reboots_comes_back_to_its_mounts",
             failures::an_array_that_reboots_comes_back_to_its_mounts,
+        )
+        .test("two_pods_of_a_node_share_a_device", earlier::two_pods_of_a_node_share_a_device)
+        .test(
+            "a_zombie_ends_its_old_connection_before_it_has_the_volume_again",
+            earlier::a_zombie_ends_its_old_connection_before_it_has_the_volume_again,
+        )
+        .test(
+            "a_mount_whose_device_is_gone_for_good_is_told_and_recovered",
+            earlier::a_mount_whose_device_is_gone_for_good_is_told_and_recovered,
+        )
+        .test(
+            "what_an_earlier_driver_staged_is_taken_over",
+            earlier::what_an_earlier_driver_staged_is_taken_over,
         )
         .test("a_killed_agent_goes_on_where_it_was", failures::a_killed_agent_goes_on_where_it_was)
         .test(

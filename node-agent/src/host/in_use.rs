@@ -217,6 +217,8 @@ fn used(
         Ok(stat) => stat,
         // Closed or over; or on a filesystem that cannot answer, which is none of ours: ours answer from memory.
         Err(Errno::NOENT | Errno::SRCH | Errno::STALE | Errno::NOTCONN | Errno::HOSTDOWN) => return Ok(None),
+        // As XFS answers once it has shut itself down. One such filesystem must not hide who uses all the others.
+        Err(Errno::IO) => return by_name(&path(), devices),
         Err(error) => return Err(Error::system("look at", path())(error)),
     };
     let node = DeviceNumber { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
@@ -224,6 +226,19 @@ fn used(
     let is_node = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::BlockDevice;
     let used = if is_node && devices.contains(&node) { Some(node) } else { devices.get(&on).copied() };
     Ok(used.map(|device| (device, fs::read_link(path()).unwrap_or_else(|_| path()))))
+}
+
+/// The same, told by the mount that the file's name leads to.
+fn by_name(entry: &Path, devices: &HashSet<DeviceNumber>) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
+    let process = entry.ancestors().find(|above| above.join("mountinfo").exists());
+    let (Some(process), Ok(name)) = (process, fs::read_link(entry)) else { return Ok(None) };
+    let Some(mounts) = mounts(process, OsStr::new("."))? else { return Ok(None) };
+    let above = mounts.iter().filter(|mount| name.starts_with(&mount.at));
+    let nearest = above.max_by_key(|mount| mount.at.as_os_str().len());
+    Ok(nearest
+        .map(|mount| mount.device)
+        .filter(|device| devices.contains(device))
+        .map(|device| (device, name)))
 }
 
 fn entries(directory: &Path) -> Result<Vec<OsString>, Error> {

@@ -164,3 +164,16 @@ fn what_the_threads_of_an_exited_leader_use_counts_once() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].how, Use::MountElsewhere);
 }
+
+#[test]
+fn a_file_whose_filesystem_has_shut_down_is_told_by_its_name() {
+    let tree = Tree::new();
+    tree.process("300", "postgres", "mnt:[1]", &format!("{UNMOUNTED}{MOUNTED}"));
+    symlink("/var/lib/kubelet/pods/p/mount/base", tree.root().join("proc/300/fd/7")).unwrap();
+    symlink("/var/lib/kubelet/pods/p/mounted", tree.root().join("proc/300/fd/8")).unwrap();
+    let devices = [nvme1n1().number].into();
+    let told = |fd| by_name(&tree.root().join("proc/300/fd").join(fd), &devices).unwrap();
+    assert_eq!(told("7"), Some((nvme1n1().number, "/var/lib/kubelet/pods/p/mount/base".into())));
+    assert_eq!(told("8"), None);
+    assert_eq!(told("9"), None);
+}
