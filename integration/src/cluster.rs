@@ -110,10 +110,9 @@ impl Cluster {
         let is_of = |attachment: &VolumeAttachment| {
             attachment.spec.source.persistent_volume_name.as_deref() == Some(name)
         };
-        eventually(&format!("{name} is detached"), PATIENCE, async || {
-            Ok(!self.attachments().await?.iter().any(is_of))
-        })
-        .await?;
+        let what = format!("{name} is detached");
+        let detached = async || Ok(!self.attachments().await?.iter().any(is_of));
+        objects::timed(&what, eventually(&what, PATIENCE, detached)).await?;
         self.unclaim(name).await?;
         Ok(self.controller.delete(volume).await?)
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::PATIENCE;
 use super::access::node_user;
 use super::control_plane::ControlPlane;
+use super::objects::timed;
 use crate::rig::{Exit, HOST, Target, Worker, eventually, last_lines};
 
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
@@ -54,10 +55,10 @@ impl<'cluster> Node<'cluster> {
     /// Starts all that runs on a node, as its boot does, and waits until the API server calls it ready.
     pub async fn start(&self) -> Result<()> {
         self.configure().await?;
-        self.start_containerd().await?;
+        timed("containerd has its image", self.start_containerd()).await?;
         self.start_kubelet().await?;
         self.worker.start_agent(&[]).await?;
-        self.ready().await
+        timed(&format!("{} is ready", self.name()), self.ready()).await
     }
 
     /// Ends it in order; what runs in its pods goes on until its power goes.

@@ -1,6 +1,8 @@
 //! Kubernetes objects, as manifests would have them: the driver's own, and volumes and pods for tests.
 
 use std::fmt::Debug;
+use std::future::Future;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -125,7 +127,7 @@ impl Cluster {
             },
         });
         make(&self.pods(), pod).await?;
-        self.pod_runs(name).await
+        timed(&format!("pod {name} runs"), self.pod_runs(name)).await
     }
 
     /// Waits until the container of a pod runs.
@@ -135,7 +137,7 @@ impl Cluster {
 
     /// Waits until the container of a pod has been started once more, and runs.
     pub async fn pod_runs_again(&self, name: &str) -> Result<()> {
-        self.runs(name, 1).await
+        timed(&format!("pod {name} runs again"), self.runs(name, 1)).await
     }
 
     async fn runs(&self, name: &str, restarts: i32) -> Result<()> {
@@ -153,7 +155,7 @@ impl Cluster {
 
     /// Deletes a pod, and waits until kubelet has ended it.
     pub async fn end_pod(&self, name: &str) -> Result<()> {
-        gone(&self.pods(), name).await
+        timed(&format!("pod {name} is gone"), gone(&self.pods(), name)).await
     }
 
     /// How often the container of a pod was started again.
@@ -174,6 +176,14 @@ impl Cluster {
     fn persistent_volumes(&self) -> Api<PersistentVolume> {
         Api::all(self.client())
     }
+}
+
+/// Says how long something took: most of a test's time is spent waiting for one part of Kubernetes or another.
+pub(super) async fn timed<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let began = Instant::now();
+    let outcome = work.await?;
+    eprintln!("cluster: {what} ({:.1} s)", began.elapsed().as_secs_f32());
+    Ok(outcome)
 }
 
 async fn make<K>(api: &Api<K>, object: Value) -> Result<()>
