@@ -151,8 +151,37 @@ pub(crate) async fn the_agent_tells_people_what_it_holds(rig: &Rig) -> Result<()
         for fact in [&volume.id, &pod.path(), &pod.staging_path(), "live"] {
             ensure!(told.contains(fact), "{fact} is missing in {told}");
         }
+        ensure!(metrics.contains("rds_csi_volumes_abnormal 0"), "{metrics}");
+        for (path, facts) in [
+            ("/debug/nvme", [&volume.id, "live", "ctrl_loss_tmo"]),
+            ("/debug/mounts", [&volume.id, &pod.path(), "ext4"]),
+            ("/debug", [&volume.id, "/debug/operations", "/debug/events"]),
+        ] {
+            let told = get(path).await?;
+            for fact in facts {
+                ensure!(told.contains(fact), "{fact} is missing in {path}: {told}");
+            }
+        }
+
+        let status = async |output: &str| {
+            let command = format!("rds-csi-node-agent status --node-name w1 --output {output}");
+            w1.sh(&command).await
+        };
+        let json: serde_json::Value = serde_json::from_str(&get("/debug/volumes").await?)?;
+        let same = |told: &str| anyhow::Ok(serde_json::from_str::<serde_json::Value>(told)? == json);
+        ensure!(same(&status("json").await?)?, "status tells something else: {}", status("json").await?);
+        let table = status("table").await?;
+        ensure!(table.contains(&volume.id) && table.ends_with("sound"), "{table}");
+        // A hung agent, and a dead one.
+        w1.sh("kill -STOP $(pidof rds-csi-node-agent)").await?;
+        ensure!(same(&status("json").await?)?, "with the agent hung, status tells something else");
+        w1.kill_agent().await?;
+        ensure!(same(&status("json").await?)?, "with the agent dead, status tells something else");
+        w1.start_agent(&[]).await?;
+
         driver.detach(pod).await?;
         ensure!(!get("/debug/volumes").await?.contains(&volume.id), "a detached volume is still told of");
+        ensure!(status("table").await? == "w1 has no volumes", "{}", status("table").await?);
         driver.delete(&volume).await?;
         Ok(())
     })

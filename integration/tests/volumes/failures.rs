@@ -2,24 +2,35 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rds_csi_integration::driver::{Driver, Volume, Writer, filesystem};
 use rds_csi_integration::rig::Rig;
+use rds_csi_integration::rig::protocol::Exit;
 
 use super::MIB;
+use super::health::{Watched, trouble};
 
 pub(crate) async fn a_cable_pulled_for_ten_seconds_loses_nothing(rig: &Rig) -> Result<()> {
     Driver::on(rig, async |driver| {
         let w1 = rig.worker("w1");
         let volume = driver.create("cable", filesystem("ext4"), 64 * MIB).await?;
         let pod = driver.attach(&volume, w1).await?;
+        let mut watched = Watched::begin(driver, &pod).await?;
         let writer = Writer::start(&pod).await?;
         writer.acknowledges_more().await?;
         w1.cut_network().await?;
         // How long the cable is out is the test, and not a wait for something.
         tokio::time::sleep(Duration::from_secs(10)).await;
+        watched.tells("ConnectionLost").await?;
+        let told = trouble(&pod).await?.context("an array that is gone is not told")?;
+        ensure!(told.contains("the array does not answer"), "{told}");
+        ensure!(watched.condition().await? == told, "the controller is told something else");
+        let status = w1.run("rds-csi-node-agent status").await?;
+        ensure!(status.exit == Exit::Code(1) && status.stdout.contains("connecting"), "{status}");
         w1.restore_network().await?;
         writer.acknowledges_more().await?;
+        watched.tells("ConnectionRecovered").await?;
+        watched.is_as_before().await?;
         let acknowledged = writer.stop().await?;
         driver.detach(pod).await?;
         nothing_is_lost(driver, &writer, &volume, acknowledged).await
@@ -32,10 +43,14 @@ pub(crate) async fn an_array_that_reboots_comes_back_to_its_mounts(rig: &Rig) ->
         let w1 = rig.worker("w1");
         let volume = driver.create("rebooted", filesystem("ext4"), 64 * MIB).await?;
         let pod = driver.attach(&volume, w1).await?;
+        let mut watched = Watched::begin(driver, &pod).await?;
         let writer = Writer::start(&pod).await?;
         writer.acknowledges_more().await?;
         rig.array().reboot().await?;
         writer.acknowledges_more().await?;
+        watched.tells("ConnectionLost").await?;
+        watched.tells("ConnectionRecovered").await?;
+        watched.is_as_before().await?;
         let acknowledged = writer.stop().await?;
         pod.unpublish().await?;
         pod.unstage().await?;

@@ -8,6 +8,7 @@ mod doctor;
 mod earlier;
 mod failures;
 mod growth;
+mod health;
 mod using;
 
 use std::process::ExitCode;
@@ -81,6 +82,14 @@ fn main() -> ExitCode {
         .test(
             "what_an_earlier_driver_staged_is_taken_over",
             earlier::what_an_earlier_driver_staged_is_taken_over,
+        )
+        .test(
+            "a_connection_that_is_given_up_is_told_and_staged_anew",
+            health::a_connection_that_is_given_up_is_told_and_staged_anew,
+        )
+        .test(
+            "controllers_with_other_numbers_are_the_same_volumes",
+            health::controllers_with_other_numbers_are_the_same_volumes,
         )
         .test("a_killed_agent_goes_on_where_it_was", failures::a_killed_agent_goes_on_where_it_was)
         .test(

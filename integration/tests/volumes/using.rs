@@ -2,11 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use rds_csi_api::ReconnectPolicy;
-use rds_csi_api::csi::VolumeCondition;
 use rds_csi_integration::driver::{Driver, Pod, block, filesystem};
 use rds_csi_integration::rig::{Rig, Worker};
 
 use super::MIB;
+use super::health::trouble;
 
 pub(crate) async fn a_connection_in_use_follows_another_reconnect_policy(rig: &Rig) -> Result<()> {
     Driver::on(rig, async |driver| {
@@ -52,13 +52,6 @@ pub(crate) async fn a_connection_in_use_follows_another_reconnect_policy(rig: &R
 async fn all_are(worker: &Worker, state: &str) -> Result<()> {
     let states = "cat /sys/class/nvme/*/state | sort -u";
     worker.sh(&format!("until [ \"$({states})\" = {state} ]; do sleep 0.1; done")).await.map(drop)
-}
-
-/// What a volume says of its own condition; nothing, if it is well.
-async fn trouble(pod: &Pod<'_>) -> Result<Option<String>> {
-    let told = pod.stats().await?.volume_condition.context("no condition is told")?;
-    let VolumeCondition { abnormal, message } = told;
-    Ok(abnormal.then_some(message))
 }
 
 pub(crate) async fn a_volume_says_how_full_and_how_well_it_is(rig: &Rig) -> Result<()> {
