@@ -38,11 +38,12 @@ pub enum Rpc {
     AgentListVolumes,
     AgentGetVolume,
     AgentWatchEvents,
+    AgentResetBreaker,
 }
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
@@ -71,6 +72,7 @@ impl Rpc {
         Self::AgentListVolumes,
         Self::AgentGetVolume,
         Self::AgentWatchEvents,
+        Self::AgentResetBreaker,
     ];
 
     /// Whether the call changes nothing: its success is no outcome that anybody waits for in a log.
@@ -129,6 +131,7 @@ impl Rpc {
             Self::AgentListVolumes => (AGENT, "ListVolumes"),
             Self::AgentGetVolume => (AGENT, "GetVolume"),
             Self::AgentWatchEvents => (AGENT, "WatchEvents"),
+            Self::AgentResetBreaker => (AGENT, "ResetBreaker"),
         }
     }
 }

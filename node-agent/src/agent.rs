@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
+use crate::breaker::Breakers;
 use crate::events::{Ahead, Event, Events, Reader};
 use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
 use crate::inspect::{self, Connection, Volume};
@@ -32,6 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub struct Agent<H> {
     volumes: Arc<Volumes<H>>,
     events: Events,
+    breakers: Breakers,
     calls: Calls,
     shutdown: CancellationToken,
 }
@@ -66,8 +68,14 @@ impl Failure for Error {
 
 impl<H: Host> Agent<H> {
     /// Tells of these volumes. Whoever watches events is hung up on at the shutdown.
-    pub fn new(volumes: Arc<Volumes<H>>, events: Events, calls: Calls, shutdown: CancellationToken) -> Self {
-        Self { volumes, events, calls, shutdown }
+    pub fn new(
+        volumes: Arc<Volumes<H>>,
+        events: Events,
+        breakers: Breakers,
+        calls: Calls,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { volumes, events, breakers, calls, shutdown }
     }
 
     /// Before anything is done for the caller. A stranger's call is counted and logged like any other.
@@ -136,6 +144,23 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
             Ok::<_, Error>(stream::once(ready(Ok(first))).chain(rest).boxed())
         };
         self.calls.run(Call::new(Rpc::AgentWatchEvents), answer).await
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<wire::ResetBreakerRequest>,
+    ) -> Result<Response<wire::ResetBreakerResponse>, Status> {
+        self.check(Rpc::AgentResetBreaker, &request).await?;
+        let breakers = self.breakers.clone();
+        // Without the volume's lock: a call that hangs does not keep a person from it.
+        let answer = async move {
+            let volume: VolumeId = request.into_inner().volume_id.parse()?;
+            let open = breakers.reset(&volume);
+            tracing::info!(%volume, was_open = open.is_some(), "the circuit breaker is reset");
+            let was_open = open.map(|open| open.to_string()).unwrap_or_default();
+            Ok::<_, Error>(wire::ResetBreakerResponse { was_open })
+        };
+        self.calls.run(Call::new(Rpc::AgentResetBreaker), answer).await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
@@ -50,6 +51,12 @@ pub struct Args {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     max_volumes_per_node: u16,
+    /// Seconds between two looks for connections of volumes that nobody uses; one that is seen twice is ended
+    #[arg(
+        long, env = "RDS_CSI_ORPHAN_INTERVAL", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    orphan_interval: u64,
     /// Serve the health calls of that CSI release too, which are alpha; VolumeCondition is served always
     #[arg(long, env = "RDS_CSI_CSI_HEALTH", value_name = "1.13")]
     csi_health: Option<HealthCalls>,
@@ -97,6 +104,8 @@ pub struct Config {
     pub topology: Topology,
     /// How many volumes it takes.
     pub max_volumes: u16,
+    /// How often connections are looked for that nobody uses.
+    pub orphan_interval: Duration,
     /// Whether the health calls of CSI 1.13 are served.
     pub health_calls: HealthCalls,
     /// The internal API.
@@ -176,6 +185,7 @@ impl TryFrom<Args> for Config {
             managed_nqn_prefix,
             topology,
             max_volumes_per_node,
+            orphan_interval,
             csi_health,
             api_listen,
             api_cert,
@@ -201,6 +211,7 @@ impl TryFrom<Args> for Config {
             prefix: prefix.parse().map_err(Error::Prefix)?,
             topology: Topology::new(topology).map_err(Error::Topology)?,
             max_volumes: max_volumes_per_node,
+            orphan_interval: Duration::from_secs(orphan_interval),
             health_calls: csi_health.unwrap_or_default(),
             api: Api {
                 listen: api_listen,

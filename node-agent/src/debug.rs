@@ -12,6 +12,7 @@ use rds_csi_api::serve::call::{Calls, RunningCall};
 use rds_csi_api::status::chain;
 use serde_json::{Value, json};
 
+use crate::breaker::Breakers;
 use crate::events::Events;
 use crate::host::{self, Host, Mount};
 use crate::volumes::Volumes;
@@ -48,11 +49,14 @@ pub enum Section {
     Operations,
     /// What happened to the volumes lately.
     Events,
+    /// The volumes that are not staged for the time being.
+    Breakers,
 }
 
 impl Section {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Volumes, Self::Nvme, Self::Mounts, Self::Operations, Self::Events];
+    pub const ALL: [Self; 6] =
+        [Self::Volumes, Self::Nvme, Self::Mounts, Self::Operations, Self::Breakers, Self::Events];
 
     /// Where it is served.
     pub const fn path(self) -> &'static str {
@@ -62,6 +66,7 @@ impl Section {
             Self::Mounts => "/debug/mounts",
             Self::Operations => "/debug/operations",
             Self::Events => "/debug/events",
+            Self::Breakers => "/debug/breakers",
         }
     }
 }
@@ -72,11 +77,12 @@ struct Desk<H> {
     volumes: Arc<Volumes<H>>,
     calls: Calls,
     events: Events,
+    breakers: Breakers,
 }
 
 /// `/debug`, and each section under its own path.
-pub fn router<H: Host>(volumes: Arc<Volumes<H>>, calls: Calls, events: Events) -> Router {
-    let desk = Arc::new(Desk { volumes, calls, events });
+pub fn router<H: Host>(volumes: Arc<Volumes<H>>, calls: Calls, events: Events, breakers: Breakers) -> Router {
+    let desk = Arc::new(Desk { volumes, calls, events, breakers });
     let routes = Section::ALL.into_iter().fold(Router::new(), |routes, section| {
         let answer = move |State(desk): State<Arc<Desk<H>>>| async move { told(&desk, section).await };
         routes.route(section.path(), get(answer))
@@ -110,7 +116,7 @@ async fn rows<H: Host>(desk: &Arc<Desk<H>>, section: Section) -> Result<Vec<Valu
 
 impl<H: Host> Desk<H> {
     fn read(&self, section: Section) -> Result<Vec<Value>, Error> {
-        let Self { volumes, calls, events } = self;
+        let Self { volumes, calls, events, breakers } = self;
         match section {
             Section::Volumes => {
                 let lines = status::lines(volumes)?;
@@ -122,6 +128,7 @@ impl<H: Host> Desk<H> {
             }
             Section::Mounts => mounts(volumes),
             Section::Operations => Ok(calls.running().into_iter().map(operation).collect()),
+            Section::Breakers => Ok(breakers.open().into_iter().map(|open| json!(open)).collect()),
             Section::Events => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let told = |event: crate::events::Event| {
@@ -177,7 +184,8 @@ mod tests {
     fn desk(world: &World) -> Arc<Desk<FakeHost>> {
         let volumes = Arc::new(world.volumes_again());
         let calls = Calls::new(&mut Registry::default());
-        Arc::new(Desk { volumes, calls, events: Events::new(10) })
+        let events = Events::new(10);
+        Arc::new(Desk { volumes, calls, breakers: Breakers::new(events.clone()), events })
     }
 
     fn published() -> World {
@@ -192,6 +200,12 @@ mod tests {
     async fn every_section_tells_what_there_is() {
         let world = published();
         let desk = desk(&world);
+        for _ in 0..3 {
+            desk.breakers.guard(&world.volume, || Err(stage::Error::Endless)).unwrap_err();
+        }
+        let breakers = rows(&desk, Section::Breakers).await.unwrap();
+        assert_eq!((&breakers[0]["volume"], &breakers[0]["failures"]), (&json!("pvc-a"), &json!(3)));
+        assert!(breakers[0]["until"].as_str().unwrap().ends_with("GMT"), "{breakers:?}");
         desk.events.record(&world.volume, Reason::ConnectionLost, "gone");
         world.host.unplug();
         let volumes = rows(&desk, Section::Volumes).await.unwrap();
@@ -206,7 +220,7 @@ mod tests {
         assert_eq!(mounts.len(), 2, "staged and published: {mounts:?}");
         assert!(mounts.iter().all(|mount| mount["volume"] == "pvc-a" && mount["device"] == "259:1"));
         let events = rows(&desk, Section::Events).await.unwrap();
-        assert_eq!((&events[0]["reason"], &events[0]["sequence"]), (&json!("ConnectionLost"), &json!(1)));
+        assert_eq!((&events[0]["reason"], &events[0]["sequence"]), (&json!("ConnectionLost"), &json!(2)));
     }
 
     #[tokio::test]

@@ -30,11 +30,13 @@ pub enum Reason {
     OrphanDisconnected,
     /// Staging failed so often that it is not tried for a while.
     BreakerOpened,
+    /// A device is mounted so often that nothing more is done to it.
+    MountStorm,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::MountFailure,
         Self::ConnectionLost,
         Self::ConnectionRecovered,
@@ -42,6 +44,7 @@ impl Reason {
         Self::VolumeReadOnly,
         Self::OrphanDisconnected,
         Self::BreakerOpened,
+        Self::MountStorm,
     ];
 
     /// Its name.
@@ -54,6 +57,7 @@ impl Reason {
             Self::VolumeReadOnly => "VolumeReadOnly",
             Self::OrphanDisconnected => "OrphanDisconnected",
             Self::BreakerOpened => "BreakerOpened",
+            Self::MountStorm => "MountStorm",
         }
     }
 }

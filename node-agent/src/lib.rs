@@ -4,6 +4,7 @@
 //! wires to kubelet and to the controller, and `run` ties them together.
 
 pub mod agent;
+pub mod breaker;
 pub mod config;
 pub mod csi;
 pub mod debug;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod host;
 pub mod inspect;
 pub mod monitor;
+pub mod orphans;
 pub mod privilege;
 pub mod publish;
 pub mod reads;
@@ -21,10 +23,13 @@ pub mod run;
 pub mod stage;
 pub mod stats;
 pub mod status;
+pub mod storm;
 pub mod unpublish;
 pub mod unstage;
 pub mod volumes;
 
+#[cfg(test)]
+mod protected;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]

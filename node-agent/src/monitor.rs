@@ -131,7 +131,11 @@ fn ailment(seen: &Seen) -> Option<Ailment> {
 }
 
 /// What there is to tell of a volume in use.
-fn changes(volume: &VolumeId, before: Option<Ailment>, now: Option<&Trouble>) -> Vec<(Reason, String)> {
+pub(crate) fn changes(
+    volume: &VolumeId,
+    before: Option<Ailment>,
+    now: Option<&Trouble>,
+) -> Vec<(Reason, String)> {
     let is_lost = |ailment| matches!(ailment, Some(Ailment::GivenUp | Ailment::Unanswered));
     // Given up while something is mounted: that mount never works again.
     let is_stale = |ailment| matches!(ailment, Some(Ailment::GivenUp | Ailment::Stale));
@@ -149,7 +153,10 @@ fn changes(volume: &VolumeId, before: Option<Ailment>, now: Option<&Trouble>) ->
         changes.push((Reason::StaleMountDetected, told.clone()));
     }
     if is_read_only(ailment) && !is_read_only(before) {
-        changes.push((Reason::VolumeReadOnly, told));
+        changes.push((Reason::VolumeReadOnly, told.clone()));
+    }
+    if ailment == Some(Ailment::Storm) && before != ailment {
+        changes.push((Reason::MountStorm, told));
     }
     changes
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use rds_csi_api::{Failure, Kind, Nqn, Portal, VolumeId};
 
 use crate::host::{self, Device, DeviceNumber, Found, Host, KubeletPath};
+use crate::storm;
 use crate::volumes::record::{self, Form, Record};
 use crate::volumes::undo::{self, Made};
 use crate::volumes::{self, Volumes};
@@ -121,6 +122,9 @@ pub enum Error {
     /// The target path cannot be looked at.
     #[error("target_path cannot be used")]
     Target(#[source] host::Error),
+    /// It is mounted too often.
+    #[error(transparent)]
+    Storm(#[from] storm::Error),
     /// The steps did not lead anywhere.
     #[error("publishing took more than {MOST_STEPS} steps: the target path changes under it")]
     Endless,
@@ -144,6 +148,7 @@ impl Failure for Error {
             | Self::PublishedElsewhere { .. }
             | Self::Taken { .. } => Kind::Refused,
             Self::OtherMode { .. } => Kind::Conflict,
+            Self::Storm(error) => error.kind(),
             Self::Endless => Kind::Bug,
             Self::Host(error) | Self::Target(error) => error.kind(),
             Self::Record(error) => error.kind(),
@@ -209,6 +214,7 @@ pub fn publish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Err
 fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>) -> Result<(), Error> {
     let Volumes { host, .. } = volumes;
     let target = &wanted.target;
+    storm::check(volumes, &wanted.volume)?;
     for _ in 0..MOST_STEPS {
         let written = volumes.records.read(&wanted.volume)?;
         let record = match &written {

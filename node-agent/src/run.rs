@@ -19,12 +19,14 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
 
 use crate::agent::Agent;
+use crate::breaker::Breakers;
 use crate::config::{Api, Config, Registrar};
 use crate::csi::{Node, Place};
 use crate::debug;
 use crate::events::Events;
 use crate::host::{Initiator, Linux, Watch};
 use crate::monitor::{Gauges, Monitor};
+use crate::orphans::Orphans;
 use crate::privilege::Reduced;
 use crate::reads::Reads;
 use crate::registration::{Registration, Standing};
@@ -47,6 +49,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         prefix,
         topology,
         max_volumes,
+        orphan_interval,
         health_calls,
         api,
         admin_listen,
@@ -67,6 +70,9 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let monitor = Monitor::new(Arc::clone(&volumes), events.clone());
     registry.register_collector(Box::new(Gauges(monitor.last_look())));
     let watch = Watch::open()?;
+    let breakers = Breakers::new(events.clone());
+    registry.register_collector(Box::new(breakers.clone()));
+    let orphans = Orphans::new(Arc::clone(&volumes), calls.clone(), events.clone(), &mut registry);
 
     let tls = ServerTlsConfig::new()
         .identity(TlsIdentity::from_pem(certificate, key))
@@ -92,12 +98,14 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
 
     let mut tasks = Tasks::new();
     tasks.spawn("the monitor", monitor.run(watch, tasks.shutdown()));
+    tasks.spawn("the look for orphans", orphans.run(orphan_interval, tasks.shutdown()));
     let standing = registration.as_ref().map(Registration::standing);
     let readiness = move || standing.as_ref().map_or(Readiness::Ready, Standing::readiness);
     let routes = admin::router(Arc::new(registry), readiness).merge(debug::router(
         Arc::clone(&volumes),
         calls.clone(),
         events.clone(),
+        breakers.clone(),
     ));
     let admin = admin::serve(admin_listener, routes, tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
@@ -105,6 +113,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         .add_service(NodeAgentServer::new(Agent::new(
             Arc::clone(&volumes),
             events.clone(),
+            breakers.clone(),
             calls.clone(),
             tasks.shutdown(),
         )))
@@ -120,7 +129,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let place = Place { name: node, topology, max_volumes, health_calls };
     let csi = Server::builder()
         .add_service(IdentityServer::new(identity))
-        .add_service(NodeServer::new(Node::new(volumes, place, events, calls.clone())))
+        .add_service(NodeServer::new(Node::new(volumes, place, events, breakers, calls.clone())))
         .serve_with_incoming_shutdown(
             UnixListenerStream::new(csi_listener),
             tasks.shutdown().cancelled_owned(),

@@ -17,6 +17,7 @@ use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Fit, Holder, Host, KubeletPath, ManagedNqn,
     MountOptions, Signature, Target, Unfinished, Use,
 };
+use crate::storm;
 use crate::volumes::Volumes;
 use crate::volumes::record::{Form, Record};
 use crate::volumes::undo::{self, Remains};
@@ -160,6 +161,7 @@ fn is_staged<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> bool {
 
 fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
     let host = &volumes.host;
+    storm::check(volumes, &wanted.volume)?;
     for _ in 0..MOST_STEPS {
         let step = next(wanted, observe(volumes, wanted)?);
         let _span = tracing::info_span!("stage", otel.name = step.name()).entered();

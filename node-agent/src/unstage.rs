@@ -9,6 +9,7 @@ use std::time::Duration;
 use rds_csi_api::{Failure, Kind, VolumeId};
 
 use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use, in_use};
+use crate::storm;
 use crate::volumes::{self, Volumes, record};
 
 const DISCONNECT_TIME: Duration = Duration::from_secs(30);
@@ -49,6 +50,9 @@ pub enum Error {
     /// The record names a subsystem that is not ours any more.
     #[error(transparent)]
     NotManaged(#[from] NotManaged),
+    /// It is mounted too often.
+    #[error(transparent)]
+    Storm(#[from] storm::Error),
     /// The steps did not lead anywhere.
     #[error("unstaging took more than {MOST_STEPS} steps: the mounts at the staging path come back")]
     Endless,
@@ -68,6 +72,7 @@ impl Failure for Error {
         match self {
             Self::InUse { .. } => Kind::InUse,
             Self::OtherVolume { .. } | Self::NotManaged(_) => Kind::Refused,
+            Self::Storm(error) => error.kind(),
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),
@@ -110,6 +115,7 @@ enum Step {
 
 /// Unstages a volume.
 pub fn unstage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
+    storm::check(volumes, &wanted.volume)?;
     for _ in 0..MOST_STEPS {
         match next(wanted, observe(volumes, wanted)?) {
             Step::Refuse(error) => return Err(error),

@@ -20,7 +20,7 @@ use tonic::{Code, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
 use crate::failure::Failure;
-use crate::serve::locks::{VolumeGuard, VolumeLocks};
+use crate::serve::locks::{Busy, VolumeGuard, VolumeLocks};
 use crate::serve::telemetry;
 use crate::status::{self, Rpc};
 use crate::trace::TraceParent;
@@ -118,6 +118,11 @@ impl Calls {
              look at the node's kernel log for a hung device",
             deadline.as_secs()
         )))
+    }
+
+    /// Keeps calls away from a volume while something else is done to it. Fails if a call runs on it now.
+    pub fn hold(&self, volume: &VolumeId) -> Result<VolumeGuard, Busy> {
+        self.locks.try_lock(volume)
     }
 
     /// Waits for the calls that still run. Nothing new should be let in any more.

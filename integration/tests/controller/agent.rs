@@ -71,6 +71,13 @@ impl node_agent_server::NodeAgent for Answer {
         Err(Status::unimplemented("nobody should ask"))
     }
 
+    async fn reset_breaker(
+        &self,
+        _: Request<wire::ResetBreakerRequest>,
+    ) -> Result<Response<wire::ResetBreakerResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn list_volumes(
         &self,
         _: Request<ListVolumesRequest>,

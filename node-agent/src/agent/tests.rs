@@ -38,6 +38,7 @@ struct Service {
     authority: Authority,
     address: std::net::SocketAddr,
     events: Events,
+    breakers: Breakers,
     shutdown: CancellationToken,
 }
 
@@ -58,12 +59,18 @@ async fn service() -> Service {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (events, shutdown) = (Events::new(3), CancellationToken::new());
+    let breakers = Breakers::new(events.clone());
     let calls = Calls::new(&mut prometheus_client::registry::Registry::default());
-    let agent: Agent<FakeHost> =
-        Agent::new(Arc::new(world.volumes_again()), events.clone(), calls, shutdown.clone());
+    let agent: Agent<FakeHost> = Agent::new(
+        Arc::new(world.volumes_again()),
+        events.clone(),
+        breakers.clone(),
+        calls,
+        shutdown.clone(),
+    );
     let server = Server::builder().tls_config(tls).unwrap().add_service(NodeAgentServer::new(agent));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    Service { world, authority, address, events, shutdown }
+    Service { world, authority, address, events, breakers, shutdown }
 }
 
 impl Service {
@@ -168,6 +175,26 @@ async fn events_are_told_as_they_happen_and_a_reader_resumes_by_number() {
 }
 
 #[tokio::test]
+async fn the_controller_resets_a_breaker_and_is_told_what_it_was() {
+    let service = service().await;
+    let volume = &service.world.volume;
+    for _ in 0..3 {
+        let failed = || Err(stage::Error::Endless);
+        service.breakers.guard(volume, failed).unwrap_err();
+    }
+    let reset = async |volume: &str| {
+        let request = wire::ResetBreakerRequest { volume_id: volume.into() };
+        service.controller().reset_breaker(request).await.map(|answer| answer.into_inner().was_open)
+    };
+    assert_eq!(reset("pvc-b").await.unwrap(), "");
+    let told = reset("pvc-a").await.unwrap();
+    assert!(told.contains("3 times in a row"), "{told}");
+    assert_eq!(reset("pvc-a").await.unwrap(), "");
+    service.breakers.guard(volume, || Ok(())).unwrap();
+    assert_eq!(reset("../x").await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
 async fn whoever_watches_events_does_not_hold_up_the_shutdown() {
     let service = service().await;
     let mut events = service.watch("", 0).await;
@@ -197,6 +224,8 @@ async fn another_node_of_the_same_authority_is_refused() {
         assert_eq!(node.get_volume(request).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
         let watch = wire::WatchEventsRequest::default();
         assert_eq!(node.watch_events(watch).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
+        let reset = wire::ResetBreakerRequest { volume_id: "pvc-a".into() };
+        assert_eq!(node.reset_breaker(reset).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
     }
 }
 

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::mount_failures::MountFailures;
 use super::{answer, parse};
+use crate::breaker::Breakers;
 use crate::events::Events;
 use crate::expand::{self, expand};
 use crate::health;
@@ -51,6 +52,7 @@ pub struct Node<H> {
     place: Place,
     measuring: Measuring,
     failures: MountFailures,
+    breakers: Breakers,
     calls: Calls,
 }
 
@@ -58,12 +60,19 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl<H: Host> Node<H> {
     /// Serves the volumes of this node.
-    pub fn new(volumes: Arc<Volumes<H>>, place: Place, events: Events, calls: Calls) -> Self {
+    pub fn new(
+        volumes: Arc<Volumes<H>>,
+        place: Place,
+        events: Events,
+        breakers: Breakers,
+        calls: Calls,
+    ) -> Self {
         Self {
             volumes,
             place,
             measuring: Measuring::new(MEASURING_TIME),
             failures: MountFailures::new(events),
+            breakers,
             calls,
         }
     }
@@ -100,9 +109,9 @@ impl<H: Host> node_server::Node for Node<H> {
         };
         let volume = wanted.volume.clone();
         let call = Call::on(Rpc::NodeStageVolume, &volume).continuing(trace.as_ref());
-        let failures = self.failures.clone();
+        let (failures, breakers) = (self.failures.clone(), self.breakers.clone());
         self.run(call, move |volumes| {
-            let outcome = stage(volumes, &wanted);
+            let outcome = breakers.guard(&wanted.volume, || stage(volumes, &wanted));
             if let Err(error) = &outcome
                 && error.is_of_mount()
             {
@@ -122,9 +131,12 @@ impl<H: Host> node_server::Node for Node<H> {
             Err(error) => return self.refuse(Rpc::NodeUnstageVolume, error).await,
         };
         let volume = wanted.volume.clone();
-        let failures = self.failures.clone();
+        let (failures, breakers) = (self.failures.clone(), self.breakers.clone());
         self.run(Call::on(Rpc::NodeUnstageVolume, &volume), move |volumes| {
-            unstage(volumes, &wanted).inspect(|()| failures.ended(&wanted.volume))
+            unstage(volumes, &wanted).inspect(|()| {
+                failures.ended(&wanted.volume);
+                breakers.forget(&wanted.volume);
+            })
         })
         .await
     }

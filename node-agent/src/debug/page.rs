@@ -18,6 +18,7 @@ impl Section {
             Self::Mounts => "Mounts",
             Self::Operations => "Calls that run now",
             Self::Events => "Events, the last first",
+            Self::Breakers => "Volumes that are not staged for the time being",
         }
     }
 
@@ -46,6 +47,7 @@ impl Section {
             ],
             Self::Mounts => &["volume", "at", "device", "filesystem", "source", "options", "superOptions"],
             Self::Operations => &["call", "volume", "seconds"],
+            Self::Breakers => &["volume", "failures", "since", "until", "cause"],
             Self::Events => &["sequence", "secondsAgo", "volume", "reason", "message"],
         }
     }

@@ -218,6 +218,41 @@ impl FakeHost {
         self.world().mounts.push(mounted(device, "/dev/sda1", "ext4", at, &[]));
     }
 
+    /// What is mounted of a device is mounted once more.
+    pub fn mount_again(&self, nqn: &Nqn, at: &Path) {
+        let mut world = self.world();
+        let device = world.connections[nqn].device.clone();
+        world.mounts.push(mounted(device.number, &device.to_string(), "ext4", at, &["rw"]));
+    }
+
+    /// A device's own node is mounted.
+    pub fn mount_device_node(&self, nqn: &Nqn, at: &Path) {
+        let mut world = self.world();
+        let root = Path::new("/").join(&world.connections[nqn].device.name);
+        let number = DeviceNumber { major: 0, minor: 6 };
+        world.mounts.push(Mount { root, ..mounted(number, "devtmpfs", "devtmpfs", at, &[]) });
+    }
+
+    /// Somebody connects without the driver, to a disk that is exported anew if there is none.
+    pub fn connect_by_hand(&self, nqn: &Nqn) {
+        let mut world = self.world();
+        let disk = Disk { size: Bytes::gib(1), holds: Holds::Nothing };
+        let size = world.exports.entry(nqn.clone()).or_insert(disk).size;
+        let device = world.new_device(nqn, size);
+        let portal = Portal { address: [10, 77, 0, 1].into(), port: 4420 };
+        let policy = ReconnectPolicy::STANDARD;
+        world
+            .connections
+            .insert(nqn.clone(), Connection { live: true, scanned: true, device, portal, policy });
+    }
+
+    /// A connection has no device, as before it is scanned.
+    pub fn unscan(&self, nqn: &Nqn) {
+        if let Some(connection) = self.world().connections.get_mut(nqn) {
+            connection.scanned = false;
+        }
+    }
+
     /// A device file of devtmpfs is mounted, over a file that lies there.
     pub fn mount_device_file(&self, at: &Path) {
         let device = DeviceNumber { major: 0, minor: 6 };
@@ -318,6 +353,13 @@ impl FakeHost {
 }
 
 impl World {
+    fn new_device(&mut self, nqn: &Nqn, size: Bytes) -> Device {
+        self.devices += 1;
+        let minor = self.devices;
+        let number = DeviceNumber { major: 259, minor };
+        Device { name: format!("nvme{minor}n1"), number, size, nqn: nqn.clone() }
+    }
+
     fn disk(&mut self, device: &Device) -> Result<&mut Disk, Error> {
         let nqn = self
             .connections
@@ -404,14 +446,7 @@ impl Host for FakeHost {
             let source = std::io::ErrorKind::ConnectionRefused.into();
             return Err(Error::Unreachable { portal: target.portal, source });
         };
-        world.devices += 1;
-        let minor = world.devices;
-        let device = Device {
-            name: format!("nvme{minor}n1"),
-            number: DeviceNumber { major: 259, minor },
-            size,
-            nqn: nqn.clone(),
-        };
+        let device = world.new_device(nqn, size);
         let scanned = world.late.is_none();
         let Target { portal, reconnect: policy, .. } = *target;
         world.connections.insert(nqn.clone(), Connection { live: true, scanned, device, portal, policy });

@@ -83,6 +83,15 @@ impl Mounts {
         self.0.iter().filter(move |mount| mount.at == at)
     }
 
+    /// How often a device is mounted: its filesystem, or its own node, which is a file of devtmpfs.
+    pub fn count_of(&self, device: &Device) -> usize {
+        let is_node = |mount: &Mount| {
+            mount.filesystem == "devtmpfs"
+                && mount.root.strip_prefix("/").is_ok_and(|name| name == Path::new(&device.name))
+        };
+        self.0.iter().filter(|mount| mount.device == device.number || is_node(mount)).count()
+    }
+
     /// What a look at this path meets.
     pub fn top(&self, at: &KubeletPath) -> Option<&Mount> {
         self.0.iter().rfind(|mount| mount.at == at.as_path())

@@ -7,7 +7,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::LastLook;
 use crate::host::Attachment;
-use crate::volumes::survey::Survey;
+use crate::volumes::health::Ailment;
+use crate::volumes::survey::{Seen, Survey};
 
 /// How many volumes there are, and how they are.
 #[derive(Debug)]
@@ -23,15 +24,24 @@ impl Collector for Gauges {
             let states: Vec<_> = seen_states.chain(unseen.values().map(|_| "unknown")).collect();
             let of = |state| states.iter().filter(|of| **of == state).count();
             let abnormal = seen.values().filter(|seen| seen.trouble.is_some()).count() + unseen.len();
-            (STATES.map(of), abnormal)
+            let is_storm =
+                |seen: &&Seen| matches!(&seen.trouble, Some(trouble) if trouble.ailment == Ailment::Storm);
+            (STATES.map(of), seen.values().filter(is_storm).count(), abnormal)
         });
-        let Some((connected, abnormal)) = counts else { return Ok(()) };
+        let Some((connected, storms, abnormal)) = counts else { return Ok(()) };
         let gauge = |count| ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
         let help = "Volumes of this node by the state of their connection";
         let mut volumes = encoder.encode_descriptor("rds_csi_volumes", help, None, MetricType::Gauge)?;
         for (state, count) in STATES.into_iter().zip(connected) {
             gauge(count).encode(volumes.encode_family(&[("connection", state)])?)?;
         }
+        let help = "Volumes of this node whose device is mounted too often";
+        gauge(storms).encode(encoder.encode_descriptor(
+            "rds_csi_mount_storms",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
         let help = "Volumes of this node that something is known against";
         gauge(abnormal).encode(encoder.encode_descriptor(
             "rds_csi_volumes_abnormal",

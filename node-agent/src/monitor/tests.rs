@@ -124,7 +124,7 @@ fn lesson_23_gauges_come_from_state_and_a_failed_reading_is_absent() {
     assert_eq!(watched.gauges(), "");
     watched.look();
     let live = r#"rds_csi_volumes{connection="live"} 1; rds_csi_volumes{connection="connecting"} 0; rds_csi_volumes{connection="absent"} 0; rds_csi_volumes{connection="unknown"} 0"#;
-    assert_eq!(watched.gauges(), format!("{live}; rds_csi_volumes_abnormal 0"));
+    assert_eq!(watched.gauges(), format!("{live}; rds_csi_mount_storms 0; rds_csi_volumes_abnormal 0"));
     watched.world.host.unplug();
     assert!(watched.gauges().ends_with("abnormal 0"), "nothing is looked at when they are asked for");
     watched.look();

@@ -8,6 +8,7 @@ use super::MOST_STEPS;
 use crate::host::{self, Device, Holder, KubeletPath, ManagedNqn, in_use};
 use crate::volumes;
 use crate::volumes::record::{self, Form};
+use crate::{breaker, storm};
 
 /// Why a volume is not staged.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +159,12 @@ pub enum Error {
         #[source]
         cause: Box<Error>,
     },
+    /// Staging it failed too often.
+    #[error(transparent)]
+    Breaker(#[from] breaker::Open),
+    /// It is mounted too often.
+    #[error(transparent)]
+    Storm(#[from] storm::Error),
     /// The steps did not lead anywhere.
     #[error("staging took more than {MOST_STEPS} steps: the device or the mounts change under it")]
     Endless,
@@ -200,6 +207,8 @@ impl Failure for Error {
             Self::OtherForm { .. } => Kind::Conflict,
             Self::InUse { .. } => Kind::InUse,
             Self::Remains { .. } => Kind::Unsure,
+            Self::Breaker(open) => open.kind(),
+            Self::Storm(error) => error.kind(),
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),

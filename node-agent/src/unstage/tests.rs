@@ -222,3 +222,11 @@ fn a_volume_that_an_earlier_driver_staged_and_published_is_taken_away() {
         assert!(world.is_clean());
     }
 }
+
+#[test]
+fn lesson_19_a_volume_is_let_go_while_the_array_is_away() {
+    let world = block();
+    world.host.unplug();
+    unstage(&world.volumes, &world.unstage()).unwrap();
+    assert!(world.is_clean());
+}

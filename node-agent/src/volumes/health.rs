@@ -51,6 +51,8 @@ pub enum Ailment {
     Unanswered,
     /// There is a connection, and no device.
     NoDevice,
+    /// The device is mounted so often that nothing more is done to it.
+    Storm,
     /// The filesystem takes no more writes.
     ReadOnly,
     /// The filesystem has written down errors.

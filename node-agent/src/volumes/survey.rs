@@ -9,6 +9,7 @@ use super::health::{Ailment, Facts, Trouble, Used, diagnose};
 use super::record::{Form, Listing, Record};
 use super::{Error, Volumes};
 use crate::host::{self, Attachment, Found, Host, Mounts};
+use crate::storm;
 
 /// How a volume is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +101,9 @@ fn look<H: Host>(
     mounts: &Mounts,
 ) -> Result<Seen, host::Error> {
     let uses = uses(volumes, record, &attachment, mounts)?;
-    let in_use = if uses.is_empty() { InUse::No } else { InUse::Yes };
+    let storm = attachment.device().and_then(|device| storm::of(mounts, &record.volume, device));
+    let storm = storm.map(|storm| Trouble { ailment: Ailment::Storm, told: storm.to_string() });
+    let in_use = if uses.is_empty() && storm.is_none() { InUse::No } else { InUse::Yes };
     let diagnosis = |attachment: &Attachment| {
         let facts = |used: &Used| Facts {
             volume: record.volume.clone(),
@@ -108,7 +111,7 @@ fn look<H: Host>(
             used: used.clone(),
         };
         let troubles = uses.iter().filter_map(|used| diagnose(&facts(used)));
-        troubles.min_by_key(|trouble| trouble.ailment)
+        troubles.chain(storm.clone()).min_by_key(|trouble| trouble.ailment)
     };
     match diagnosis(&attachment) {
         // What was being staged may have been connected after we looked, and mounted before.

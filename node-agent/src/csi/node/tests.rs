@@ -20,7 +20,17 @@ const TARGET: &str = "/var/lib/kubelet/pods/p/target";
 /// A node that answers the health calls of CSI 1.13.
 fn asked_for_health(world: &World) -> Node<FakeHost> {
     let place = Place { health_calls: HealthCalls::On, ..place() };
-    Node::new(Arc::new(world.volumes_again()), place, Events::new(10), Calls::new(&mut Registry::default()))
+    Node::new(
+        Arc::new(world.volumes_again()),
+        place,
+        Events::new(10),
+        breakers(),
+        Calls::new(&mut Registry::default()),
+    )
+}
+
+fn breakers() -> Breakers {
+    Breakers::new(Events::new(10))
 }
 
 fn place() -> Place {
@@ -30,7 +40,7 @@ fn place() -> Place {
 
 fn node(world: &World) -> Node<FakeHost> {
     let calls = Calls::new(&mut Registry::default());
-    Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), calls)
+    Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), breakers(), calls)
 }
 
 fn capability(access: AccessType, mode: Mode) -> csi::VolumeCapability {
@@ -388,7 +398,8 @@ async fn a_growth_that_cannot_be_served_has_the_code_that_csi_wants() {
 async fn a_volume_that_is_busy_still_says_how_it_is() {
     let world = world(Holds::Nothing);
     let calls = Calls::new(&mut Registry::default());
-    let node = Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), calls.clone());
+    let node =
+        Node::new(Arc::new(world.volumes_again()), place(), Events::new(10), breakers(), calls.clone());
     let ext4 = filesystem("ext4", &[], Mode::SingleNodeWriter);
     node.node_stage_volume(Request::new(stage_request(&world, ext4.clone()))).await.unwrap();
     let (tell, begun) = tokio::sync::oneshot::channel();
@@ -483,10 +494,10 @@ async fn a_volume_that_cannot_be_mounted_is_told_once_until_it_was() {
     let world = world(Holds::Foreign("crypto_LUKS"));
     let events = Events::new(10);
     let calls = Calls::new(&mut Registry::default());
-    let node = Node::new(Arc::new(world.volumes_again()), place(), events.clone(), calls);
+    let node = Node::new(Arc::new(world.volumes_again()), place(), events.clone(), breakers(), calls);
     let capability = || filesystem("ext4", &[], Mode::SingleNodeWriter);
     let stage = async || node.node_stage_volume(Request::new(stage_request(&world, capability()))).await;
-    for _ in 0..3 {
+    for _ in 0..2 {
         stage().await.unwrap_err();
     }
     let told = events.kept();
@@ -506,4 +517,23 @@ async fn a_volume_that_cannot_be_mounted_is_told_once_until_it_was() {
     world.host.export(&world.nqn, GIB, Holds::Foreign("crypto_LUKS"));
     stage().await.unwrap_err();
     assert_eq!(events.kept().len(), 2);
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_staged_is_not_tried_for_ever_and_letting_go_of_it_is_never_held_up() {
+    let world = world(Holds::Foreign("gpt"));
+    let node = node(&world);
+    let request = stage_request(&world, filesystem("ext4", &[], Mode::SingleNodeWriter));
+    let mut staged = Vec::new();
+    for _ in 0..4 {
+        staged.push(node.node_stage_volume(Request::new(request.clone())).await.unwrap_err());
+    }
+    let codes: Vec<_> = staged.iter().map(Status::code).collect();
+    let refused = Code::FailedPrecondition;
+    assert_eq!(codes, [refused, refused, refused, Code::Unavailable]);
+    assert!(staged[3].message().contains("reset-circuit-breaker"), "{}", staged[3]);
+    node.node_unpublish_volume(Request::new(unpublish_request())).await.unwrap();
+    // Whoever deletes the pod and makes another one wants it to be tried.
+    node.node_unstage_volume(Request::new(unstage_request())).await.unwrap();
+    assert_eq!(node.node_stage_volume(Request::new(request)).await.unwrap_err().code(), refused);
 }
