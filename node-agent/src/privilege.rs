@@ -20,7 +20,7 @@ pub const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::DAC_READ_SEARCH);
 
 /// Nothing that we make is for everybody; what is for us alone says so where it is made.
-const UMASK: Mode = Mode::WGRP.union(Mode::RWXO);
+pub const UMASK: Mode = Mode::RWXO;
 
 /// What became of the process's privileges.
 #[derive(Debug)]

@@ -193,7 +193,7 @@ fn every_thread_of_it_has_given_up_what_it_does_not_use() {
         let set =
             |name: &str| CapabilitySet::from_bits_retain(u64::from_str_radix(&field(name), 16).unwrap());
         assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"));
-        assert_eq!(field("Umask"), "0027");
+        assert_eq!(field("Umask"), "0007");
         assert_eq!(set("CapEff"), set("CapPrm"));
         assert!(KEPT.contains(set("CapPrm")), "{status}");
         assert!((set("CapInh") | set("CapAmb")).is_empty(), "{status}");

@@ -3,14 +3,19 @@
 //! A block volume is published as a node of its own. Bind-mounting the file out of devtmpfs instead once ended in
 //! thousands of mounts, since kubelet's loop devices propagate them.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmod, mkdirat, mknodat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, mkdirat, mknodat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::kubelet_path::path_of;
 use super::{Device, DeviceNumber, Error, KubeletPath};
+use crate::privilege::UMASK;
 
 /// As udev gives disks: a container runtime copies the mode to the node that it makes in the pod.
 const NODE_MODE: Mode = Mode::from_raw_mode(0o660);
+
+/// The kernel takes the umask's bits away. If a second step had to give them back, a crash between the two would leave a node that
+/// looks whole and is not.
+const _: () = assert!(!NODE_MODE.intersects(UMASK));
+
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o750);
 
 /// What is at a path. If something is mounted there, it is what the mount shows.
@@ -56,13 +61,7 @@ pub(super) fn make_directory(at: &KubeletPath) -> Result<(), Error> {
 pub(super) fn make_node(device: &Device, at: &KubeletPath) -> Result<(), Error> {
     let parent = parent(at)?;
     mknodat(&parent, at.name(), FileType::BlockDevice, NODE_MODE, device.number.to_raw())
-        .map_err(Error::system("make the device node", at.as_path()))?;
-    // The process's umask has taken bits away. They are given to what is opened here and to no link in its place, which
-    // chmod(2) would follow.
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(&parent, at.name(), flags, Mode::empty())
-        .and_then(|node| chmod(path_of(&node), NODE_MODE))
-        .map_err(Error::system("set the mode of", at.as_path()))
+        .map_err(Error::system("make the device node", at.as_path()))
 }
 
 /// rmdir(2): whatever has something in it stays.
