@@ -90,11 +90,11 @@ bench-array *args: build
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"
 
-# Do what CI does: format, lint, deny, audit, test, conformance, demo, and say what took how long
+# Do what CI does: format, lint, deny, audit, test, conformance, kubelet, demo, and say what took how long
 ci:
     #!/usr/bin/env bash
     set -uo pipefail
-    steps=(format lint deny audit test conformance demo)
+    steps=(format lint deny audit test conformance kubelet demo)
     declare -A result
     began=$SECONDS
     status=0

@@ -1,4 +1,4 @@
-//! The README's commands do what it says. `./just test`, `./just conformance` and `./just demo` are steps of CI; the others
+//! The README's commands do what it says. `./just test`, `./just conformance`, `./just kubelet` and `./just demo` are steps of CI; the others
 //! are run here.
 
 #![allow(clippy::unwrap_used, reason = "a test's own functions may fail as its tests do")]
@@ -41,10 +41,13 @@ fn text(output: Output) -> String {
 
 #[test]
 fn every_command_of_the_readme_is_run_by_ci() {
-    assert_eq!(commands(), ["./just demo", "./just test", "./just conformance", "./just simulator"]);
+    assert_eq!(
+        commands(),
+        ["./just demo", "./just test", "./just conformance", "./just kubelet", "./just simulator"]
+    );
     assert!(
-        JUSTFILE.contains("steps=(format lint deny audit test conformance demo)"),
-        "test, conformance and demo are steps of `./just ci`"
+        JUSTFILE.contains("steps=(format lint deny audit test conformance kubelet demo)"),
+        "test, conformance, kubelet and demo are steps of `./just ci`"
     );
 }
 
@@ -52,7 +55,7 @@ fn every_command_of_the_readme_is_run_by_ci() {
 fn just_alone_lists_each_recipe_with_a_line_of_help() {
     let list = text(just(&[]).output().unwrap());
     let recipes: Vec<_> = list.lines().skip(1).collect();
-    for name in ["build", "test", "conformance", "demo", "simulator", "ci"] {
+    for name in ["build", "test", "conformance", "kubelet", "demo", "simulator", "ci"] {
         assert!(
             recipes.iter().any(|line| line.trim_start().starts_with(name)),
             "{name} is missing in {list}"
