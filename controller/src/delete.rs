@@ -42,7 +42,8 @@ pub enum Error {
     },
     /// Every host may reach it, and not every node says that it does not use it.
     #[error(
-        "every host may reach volume {id}, and whether one uses it is not known, since {why}: see to that, or, once no node          uses it, switch its export off on the array; then it is deleted"
+        "every host may reach volume {id}, and whether one uses it is not known, since {why}: see to that, or, once no node \
+         uses it, switch its export off on the array; then it is deleted"
     )]
     Unvouched {
         /// The volume.
