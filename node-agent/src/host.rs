@@ -24,6 +24,7 @@ mod linux;
 pub mod mount;
 mod nvme;
 pub mod probe;
+mod staged;
 mod superblock;
 mod uevent;
 mod unfinished;
@@ -37,6 +38,7 @@ pub use kubelet_path::{KubeletDir, KubeletPath};
 pub use linux::Linux;
 pub use mount::{Mount, MountOptions, Mounts};
 pub use probe::{Blank, Content, Fit, Signature};
+pub use staged::staged;
 pub use unfinished::Unfinished;
 pub use watch::Watch;
 

@@ -1,8 +1,8 @@
 //! Ends connections that nobody uses: a node that crashed, or a person who tried something, may leave one behind, and it holds a
 //! place at the array and keeps the volume from being deleted.
 //!
-//! Only a subsystem with the managed prefix, without a record of its volume, a mount, a holder or an open file, and only when two
-//! looks in a row found it so. What cannot be told counts as in use. Before the end everything is looked at once more, with the
+//! Only a subsystem with the managed prefix, without a record of its volume, ours or kubelet's, a mount, a holder or an open file,
+//! and only when two looks in a row found it so. What cannot be told counts as in use. Before the end everything is looked at once more, with the
 //! volume's lock held: no call on the volume runs then, and none begins.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Events, Reason};
-use crate::host::{Device, DeviceNumber, Host, ManagedNqn};
+use crate::host::{self, Device, DeviceNumber, Host, ManagedNqn};
 use crate::volumes::record::Listing;
 use crate::volumes::{Error, Volumes};
 
@@ -120,12 +120,15 @@ impl<H: Host> Orphans<H> {
 
     /// Those of the subsystems that are ours and that nobody uses.
     fn orphans(&self, subsystems: Vec<Nqn>) -> Result<Vec<Orphan>, Error> {
-        let Volumes { host, records, prefix, .. } = &*self.volumes;
+        let Volumes { host, records, prefix, kubelet, .. } = &*self.volumes;
         // First: a call writes its record before it connects.
         let Listing { records, damaged } = records.list()?;
         let recorded =
             records.iter().map(|record| &record.volume).chain(damaged.iter().map(|(volume, _)| volume));
-        let recorded: Vec<_> = recorded.map(VolumeId::slot).collect();
+        let mut recorded: Vec<_> = recorded.map(VolumeId::slot).collect();
+        // An earlier driver wrote no record, and of a raw block volume there may be no other trace while nobody has it open.
+        let staged = host::staged(kubelet)?;
+        recorded.extend(staged.iter().filter_map(|handle| handle.rsplit('/').next()));
         let mut found = Vec::new();
         for nqn in subsystems {
             // The NQN does not tell the array, so a record of any array's volume of that name is one of this.

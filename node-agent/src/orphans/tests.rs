@@ -5,8 +5,8 @@ use rds_csi_api::serve::call::Call;
 use rustix::io::Errno;
 
 use super::*;
-use crate::host::Use;
 use crate::host::fake::{Act, FakeHost, Holds};
+use crate::host::{KubeletDir, Use};
 use crate::stage::{self, stage};
 use crate::world::{World, world};
 
@@ -93,6 +93,24 @@ fn a_connection_with_a_record_of_any_kind_stays() {
     record.volume = "rack-2/pvc-a".parse().unwrap();
     namesake.world.volumes.records.write(&record).unwrap();
     namesake.stays("another array's volume of that name has a record");
+}
+
+#[test]
+fn a_connection_of_a_volume_that_kubelet_staged_stays_whoever_did_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("plugins/kubernetes.io/csi/volumeDevices/pv-a/data");
+    std::fs::create_dir_all(&data).unwrap();
+    let file = data.join("vol_data.json");
+    std::fs::write(&file, r#"{"driverName":"rds.csi.srvlab.io","volumeHandle":"pvc-a"}"#).unwrap();
+    let mut left = left();
+    let kubelet = KubeletDir::open(folder.path()).unwrap();
+    left.orphans.volumes = Arc::new(Volumes { kubelet, ..left.world.volumes_again() });
+    left.stays("an earlier driver staged it as a block volume, and nobody has opened it yet");
+    std::fs::write(&file, "{").unwrap();
+    left.stays("what kubelet wrote cannot be read");
+    std::fs::remove_file(&file).unwrap();
+    left.look();
+    assert!(!left.look().is_connected());
 }
 
 #[test]
