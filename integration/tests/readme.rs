@@ -86,6 +86,7 @@ fn links_in_the_documents_lead_somewhere() {
         "docs/array.md",
         "docs/configuration.md",
         "docs/csi.md",
+        "docs/lessons.md",
         "docs/node.md",
         "docs/privileges.md",
     ] {
@@ -100,4 +101,26 @@ fn links_in_the_documents_lead_somewhere() {
             );
         }
     }
+}
+
+#[test]
+fn every_lesson_of_the_node_agent_is_held_by_tests_that_are_there() {
+    let root = std::path::Path::new(ROOT);
+    let document = std::fs::read_to_string(root.join("docs/lessons.md")).unwrap();
+    let mut rules: Vec<u32> = Vec::new();
+    for row in document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Rule")) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        rules.push(cells[0].parse().unwrap());
+        let (mut file, mut content, mut tests) = ("", String::new(), 0);
+        for word in cells[2].split('`').skip(1).step_by(2) {
+            if word.contains('/') {
+                (file, content) = (word, std::fs::read_to_string(root.join(word)).expect(word));
+            } else {
+                assert!(content.contains(&format!("fn {word}(")), "{file} has no test {word}");
+                tests += 1;
+            }
+        }
+        assert!(tests > 0, "rule {} has no test", cells[0]);
+    }
+    assert_eq!(rules, (1..=8).chain(15..=21).collect::<Vec<_>>());
 }

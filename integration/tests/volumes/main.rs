@@ -9,6 +9,7 @@ mod earlier;
 mod failures;
 mod growth;
 mod health;
+mod protection;
 mod using;
 
 use std::process::ExitCode;
@@ -109,6 +110,14 @@ fn main() -> ExitCode {
         .test(
             "the_agent_keeps_the_privileges_of_the_document_and_no_others",
             agent::the_agent_keeps_the_privileges_of_the_document_and_no_others,
+        )
+        .test(
+            "a_connection_that_nobody_uses_is_ended_and_no_other",
+            protection::a_connection_that_nobody_uses_is_ended_and_no_other,
+        )
+        .test(
+            "an_array_that_refuses_is_asked_three_times_and_again_after_a_reset",
+            protection::an_array_that_refuses_is_asked_three_times_and_again_after_a_reset,
         )
         .test("everything_is_proved_on_a_real_target", doctor::everything_is_proved_on_a_real_target)
         .run()
