@@ -23,7 +23,11 @@ pub(crate) async fn becomes_registered(cluster: &Cluster, node: &str, wanted: bo
 
 pub(crate) async fn kubelet_registers_the_driver(cluster: &Cluster) -> Result<()> {
     let w1 = cluster.node("w1").worker();
-    let ready = async || anyhow::Ok(reqwest::get(format!("{}/readyz", w1.admin_url())).await?.status());
+    // kubelet writes CSINode first, and then tells the agent.
+    let ready = async || {
+        let is_ready = async || Ok(reqwest::get(format!("{}/readyz", w1.admin_url())).await?.status() == 200);
+        eventually("the agent on w1 is ready", PATIENCE, is_ready).await
+    };
     becomes_registered(cluster, "w1", true).await?;
     let driver = registered(cluster, "w1").await?.context("just there")?;
     ensure!(driver.node_id == "w1", "{driver:?}");
@@ -32,7 +36,7 @@ pub(crate) async fn kubelet_registers_the_driver(cluster: &Cluster) -> Result<()
         driver.allocatable.and_then(|limit| limit.count) == Some(128),
         "the limit is the agent's default"
     );
-    ensure!(ready().await? == 200);
+    ready().await?;
 
     // The end of the agent is the driver's end on this node, until it is back, this time with a place.
     w1.stop_agent().await?;
@@ -43,6 +47,7 @@ pub(crate) async fn kubelet_registers_the_driver(cluster: &Cluster) -> Result<()
     let driver = registered(cluster, "w1").await?.context("just there")?;
     ensure!(driver.topology_keys == Some(vec!["topology.rds.csi.srvlab.io/rack".to_owned()]));
     ensure!(driver.allocatable.and_then(|limit| limit.count) == Some(16));
+    ready().await?;
     let metrics = reqwest::get(format!("{}/metrics", w1.admin_url())).await?.text().await?;
     ensure!(metrics.contains("rds_csi_registered 1"), "{metrics}");
     w1.stop_agent().await?;
