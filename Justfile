@@ -86,6 +86,10 @@ simulator *args:
 bench-array *args: build
     cargo run --quiet --bin rds-csi-bench-array -- "$@"
 
+# Time what the node agent adds to the system calls that it makes, on microVMs, and count the programs that it runs
+bench-node: build
+    cargo run --quiet --bin rds-csi-bench-node
+
 # Boot a rig to play with (Ctrl-C ends it), or run a command in one: run DIRECTORY/w1 'COMMAND'
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"

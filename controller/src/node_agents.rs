@@ -308,10 +308,11 @@ fn testimony(volume: Option<&wire::Volume>) -> Testimony {
 }
 
 fn holder(holder: &wire::Holder) -> String {
-    let wire::Holder { pid, command, path, .. } = holder;
+    let wire::Holder { pid, command, path, pod, .. } = holder;
+    let of_pod = if pod.is_empty() { String::new() } else { format!(" of pod {pod}") };
     match holder.r#use() {
-        wire::Use::OpenFile => format!("process {pid} ({command}) has {path} open"),
-        wire::Use::Mount => format!("it is mounted at {path}, as process {pid} ({command}) sees it"),
+        wire::Use::OpenFile => format!("process {pid} ({command}){of_pod} has {path} open"),
+        wire::Use::Mount => format!("it is mounted at {path}{of_pod}, as process {pid} ({command}) sees it"),
         wire::Use::BlockDevice => format!("the block device {path} is built on it"),
         wire::Use::Unspecified => format!("process {pid} ({command}) holds {path}"),
     }
@@ -353,10 +354,15 @@ mod tests {
             pid: 4711,
             command: "postgres".into(),
             path: "/data/base/1".into(),
+            pod: String::new(),
         };
-        let held =
-            wire::Volume { holders: vec![open], staging_path: "/stage".into(), ..volume(Connection::Live) };
-        assert_eq!(use_of(&held), "process 4711 (postgres) has /data/base/1 open");
+        let in_pod = wire::Holder { pod: "0f1c9d3a-52d1".into(), ..open.clone() };
+        let held = |holder| wire::Volume { holders: vec![holder], ..volume(Connection::Live) };
+        assert_eq!(use_of(&held(open)), "process 4711 (postgres) has /data/base/1 open");
+        assert_eq!(
+            use_of(&held(in_pod)),
+            "process 4711 (postgres) of pod 0f1c9d3a-52d1 has /data/base/1 open"
+        );
     }
 
     #[test]

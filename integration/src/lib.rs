@@ -2,6 +2,7 @@
 //! `ssh` into, and a rig of microVMs in which the Linux kernel's own NVMe/TCP initiator and target meet.
 
 pub mod bench;
+pub mod bench_node;
 pub mod certificates;
 pub mod cluster;
 pub mod collector;

@@ -34,7 +34,7 @@ pub use self::{
     protocol::{Exit, Process, Target},
     worker::{MANAGED_NQN_PREFIX, Mount, NvmeConnection, Worker},
 };
-pub(crate) use self::{diagnosis::last_lines, machine::Keeper};
+pub(crate) use self::{diagnosis::last_lines, machine::Keeper, worker::CSI_SOCKET};
 use self::{
     image::Image,
     machine::{End, Hardware, Link},

@@ -200,13 +200,14 @@ fn told<H: Host>(volumes: &Volumes<H>, volume: Volume) -> wire::Volume {
 }
 
 fn holder(holder: Holder) -> wire::Holder {
-    let Holder { device: _, how, pid, command, path } = holder;
+    let Holder { device: _, how, pid, command, pod, path } = holder;
     let how = match how {
         Use::OpenFile => wire::Use::OpenFile,
         Use::Mount | Use::MountElsewhere => wire::Use::Mount,
         Use::BlockDevice => wire::Use::BlockDevice,
     };
-    wire::Holder { r#use: how.into(), pid, command, path: path.to_string_lossy().into_owned() }
+    let pod = pod.map(|pod| pod.to_string()).unwrap_or_default();
+    wire::Holder { r#use: how.into(), pid, command, path: path.to_string_lossy().into_owned(), pod }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! mount whose device is gone for good. (2) The record is written. (3) The subsystem is connected and its device waited for.
 //! (4) The device is checked: it is the one, and large enough. A block volume is staged then. (5) The device is probed, and
 //! formatted only if proven blank; a format that was cut off is wiped first. (6) It is mounted, and repaired only if it does not
-//! mount. (7) The filesystem grows if it is smaller than the device.
+//! mount, or says itself that it is flawed. (7) The filesystem grows if it is smaller than the device.
 
 mod error;
 
@@ -15,7 +15,7 @@ use rds_csi_api::{Bytes, Failure, FsType, Kind, Portal, VolumeId};
 
 use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Fit, Holder, Host, KubeletPath, ManagedNqn,
-    MountOptions, Signature, Target, Unfinished, Use,
+    MountOptions, Signature, State, Target, Unfinished, Use,
 };
 use crate::storm;
 use crate::volumes::Volumes;
@@ -133,6 +133,7 @@ enum Step {
     Await,
     Wipe(Unfinished),
     Format(Blank, FsType),
+    Repair(Device, FsType),
     Mount(Device, FsType, MountOptions),
     Grow(Device, FsType),
     Done,
@@ -209,6 +210,12 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
                 check_unused(host, wanted, blank.device())?;
                 tracing::info!(device = %blank.device(), fs = fs.as_str(), "the device is proven blank and is formatted");
                 host.format(blank, fs)?;
+            }
+            Step::Repair(device, fs) => {
+                remember(volumes, wanted, made)?;
+                check_unused(host, wanted, &device)?;
+                tracing::warn!(%device, "the filesystem has recorded errors and is checked before it is mounted");
+                host.repair(&device, fs)?;
             }
             Step::Mount(device, fs, options) => {
                 remember(volumes, wanted, made)?;
@@ -412,6 +419,11 @@ fn prepare(
     options: &MountOptions,
 ) -> Step {
     match content {
+        Content::Has(Signature::Filesystem { fs, state: State::Flawed, .. })
+            if fs == wanted && !options.is_read_only() =>
+        {
+            Step::Repair(device, fs)
+        }
         Content::Has(Signature::Filesystem { fs, .. }) if fs == wanted => {
             Step::Mount(device, fs, options.clone())
         }
@@ -443,6 +455,7 @@ impl Step {
             Self::Await
             | Self::Wipe(_)
             | Self::Format(..)
+            | Self::Repair(..)
             | Self::Mount(..)
             | Self::Grow(..)
             | Self::Done => true,
@@ -459,6 +472,7 @@ impl Step {
             Self::Await => "wait for the device",
             Self::Wipe(_) => "wipe",
             Self::Format(..) => "format",
+            Self::Repair(..) => "repair",
             Self::Mount(..) => "mount",
             Self::Grow(..) => "grow",
             Self::Done => "done",

@@ -17,7 +17,7 @@ const AGENT: &str = "node-agent";
 
 const AGENT_PROGRAM: &str = "/bin/rds-csi-node-agent";
 
-const CSI_SOCKET: &str = "/run/rds-csi/csi.sock";
+pub(crate) const CSI_SOCKET: &str = "/run/rds-csi/csi.sock";
 const ADMIN_PORT: u16 = 9080;
 const API_PORT: u16 = 9443;
 

@@ -106,6 +106,7 @@ pub(crate) fn held_open(pid: u32, command: &str, path: &str) -> wire::Volume {
             pid,
             command: command.into(),
             path: path.into(),
+            pod: String::new(),
         }],
         ..wire::Volume::default()
     }

@@ -12,6 +12,7 @@ pub(crate) async fn volumes_grow_while_they_are_in_use(rig: &Rig) -> Result<()> 
         let w1 = rig.worker("w1");
         for (name, capability, small, large) in [
             ("ext4", filesystem("ext4"), 64 * MIB, 192 * MIB + 4096),
+            ("ext3", filesystem("ext3"), 64 * MIB, 192 * MIB),
             ("xfs", filesystem("xfs"), 320 * MIB, 512 * MIB),
             ("block", block(), 32 * MIB, 48 * MIB + 4096),
         ] {

@@ -7,9 +7,11 @@ mod data;
 mod doctor;
 mod earlier;
 mod failures;
+mod foreign;
 mod growth;
 mod health;
 mod protection;
+mod repairs;
 mod using;
 
 use std::process::ExitCode;
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
         .test("repeating_every_call_changes_nothing", data::repeating_every_call_changes_nothing)
         .test(
             "a_device_with_foreign_data_is_never_formatted",
-            data::a_device_with_foreign_data_is_never_formatted,
+            foreign::a_device_with_foreign_data_is_never_formatted,
         )
         .test("a_second_node_is_refused_by_name", attaching::a_second_node_is_refused_by_name)
         .test(
@@ -51,6 +53,18 @@ fn main() -> ExitCode {
         .test(
             "one_trace_tells_of_attaching_staging_and_publishing",
             attaching::one_trace_tells_of_attaching_staging_and_publishing,
+        )
+        .test(
+            "a_filesystem_that_recorded_an_error_is_checked_before_it_is_mounted",
+            repairs::a_filesystem_that_recorded_an_error_is_checked_before_it_is_mounted,
+        )
+        .test(
+            "a_filesystem_that_does_not_mount_is_repaired",
+            repairs::a_filesystem_that_does_not_mount_is_repaired,
+        )
+        .test(
+            "the_log_of_an_xfs_is_replayed_by_its_mount",
+            repairs::the_log_of_an_xfs_is_replayed_by_its_mount,
         )
         .test("volumes_grow_while_they_are_in_use", growth::volumes_grow_while_they_are_in_use)
         .test("a_snapshot_keeps_what_was_there", copies::a_snapshot_keeps_what_was_there)

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use super::{
     Amount, Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found,
-    Holder, Host, KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, Target, Unfinished, Usage,
-    Use,
+    Holder, Host, KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, State, Target, Unfinished,
+    Usage, Use,
 };
 
 mod life;
@@ -64,6 +64,8 @@ pub enum Holds {
     Filesystem(FsType, Bytes),
     /// A filesystem that was begun and not ended.
     Unfinished,
+    /// A filesystem that mounts, and says that a kernel found an error in it.
+    Flawed(FsType, Bytes),
     /// A filesystem that mounts only after a repair.
     Damaged(FsType, Bytes),
     /// Something else, by its name.
@@ -173,7 +175,7 @@ impl FakeHost {
     pub fn use_device(&self, nqn: &Nqn, how: Use, pid: u32, command: &str, path: &str) {
         let mut world = self.world();
         let device = world.connections[nqn].device.number;
-        world.users.push(Holder { device, how, pid, command: command.into(), path: path.into() });
+        world.users.push(Holder { device, how, pid, command: command.into(), pod: None, path: path.into() });
     }
 
     /// Every process ends.
@@ -533,8 +535,9 @@ impl Host for FakeHost {
             Holds::Nothing => Content::Blank(Blank::imagined(device.clone())),
             Holds::Unfinished => Content::Unfinished(Unfinished::imagined(device.clone())),
             Holds::Filesystem(fs, size) | Holds::Damaged(fs, size) => {
-                Content::Has(Signature::Filesystem { fs, size })
+                Content::Has(Signature::Filesystem { fs, size, state: State::Sound })
             }
+            Holds::Flawed(fs, size) => Content::Has(Signature::Filesystem { fs, size, state: State::Flawed }),
             Holds::Foreign(what) => Content::Has(Signature::Foreign(what.into())),
             Holds::BadSectors => Content::Unreadable(format!("{device} cannot be read: it fails every read")),
         })
@@ -560,11 +563,14 @@ impl Host for FakeHost {
         let mut world = self.act(Act::Repair, &device.path())?;
         let disk = world.disk(device)?;
         match disk.holds.clone() {
-            Holds::Damaged(found, size) if found == fs => disk.holds = Holds::Filesystem(fs, size),
+            Holds::Damaged(found, size) | Holds::Flawed(found, size) if found == fs => {
+                disk.holds = Holds::Filesystem(fs, size);
+            }
             Holds::Nothing
             | Holds::Unfinished
             | Holds::Filesystem(..)
             | Holds::Damaged(..)
+            | Holds::Flawed(..)
             | Holds::Foreign(_)
             | Holds::BadSectors => {}
         }
@@ -619,7 +625,7 @@ impl Host for FakeHost {
     ) -> Result<(), Error> {
         let mut world = self.act(Act::Mount, at.as_path())?;
         match world.disk(device)?.holds {
-            Holds::Filesystem(found, _) if found == fs => {}
+            Holds::Filesystem(found, _) | Holds::Flawed(found, _) if found == fs => {}
             _ => {
                 let source = Errno::UCLEAN.into();
                 return Err(Error::Unmountable { device: device.clone(), fs, source });
@@ -723,6 +729,7 @@ impl Host for FakeHost {
             how: Use::Mount,
             pid: 1,
             command: "init".into(),
+            pod: None,
             path: mount.at.clone(),
         });
         Ok(mounts.chain(world.users.iter().filter(|user| asked(user.device)).cloned()).collect())

@@ -17,6 +17,10 @@ use serde::Serialize;
 
 use super::{DeviceNumber, Error, Mounts, mount};
 
+mod pod;
+
+pub use pod::PodUid;
+
 /// Something that keeps a device busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,6 +34,8 @@ pub struct Holder {
     pub pid: u32,
     /// That process's name, as in /proc/PID/comm.
     pub command: String,
+    /// Whose process it is, or whose volume directory the path lies in.
+    pub pod: Option<PodUid>,
     /// The open file, the mount point, or the device on top.
     pub path: PathBuf,
 }
@@ -50,13 +56,18 @@ pub enum Use {
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { how, pid, command, path, .. } = self;
+        let Self { how, pid, command, pod, path, .. } = self;
         let path = path.display();
+        let of_pod = pod.as_ref().map(|pod| format!(" of pod {pod}")).unwrap_or_default();
         match how {
-            Use::OpenFile => write!(f, "process {pid} ({command}) has {path} open"),
+            Use::OpenFile => write!(f, "process {pid} ({command}){of_pod} has {path} open"),
+            Use::Mount if pod.is_some() => write!(f, "it is mounted at {path}, a directory{of_pod}"),
             Use::Mount => write!(f, "it is mounted at {path}"),
             Use::MountElsewhere => {
-                write!(f, "it is mounted at {path} in the mount namespace of process {pid} ({command})")
+                write!(
+                    f,
+                    "it is mounted at {path} in the mount namespace of process {pid} ({command}){of_pod}"
+                )
             }
             Use::BlockDevice => write!(f, "the block device {path} is built on it"),
         }
@@ -82,10 +93,7 @@ pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holde
     let mut namespaces = HashSet::new();
     let own = namespace(&proc, OsStr::new("self"))?;
     for process in processes(&proc)? {
-        let command =
-            fs::read_to_string(proc.join(&process).join("comm")).unwrap_or_default().trim_end().to_owned();
-        let pid = process.to_str().and_then(|name| name.parse().ok()).unwrap_or_default();
-        let holder = |device, how, path| Holder { device, how, pid, command: command.clone(), path };
+        let holder = |device, how, path| told_of(&proc.join(&process), device, how, path);
         let mut look = |task: &OsStr| {
             if let Some(id) = namespace(&proc, task)?
                 && !namespaces.contains(&id)
@@ -118,6 +126,19 @@ pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holde
     Ok(found)
 }
 
+/// Who it is, is only read of those that use something: there are few of them among thousands.
+fn told_of(process: &Path, device: DeviceNumber, how: Use, path: PathBuf) -> Holder {
+    let pid = process.file_name().and_then(OsStr::to_str).and_then(|name| name.parse().ok());
+    let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    let pod = match how {
+        // Every process of the namespace sees it, so that it is anybody's.
+        Use::Mount => None,
+        Use::OpenFile | Use::MountElsewhere | Use::BlockDevice => pod::of_process(process),
+    };
+    let (pid, command) = (pid.unwrap_or_default(), command.trim_end().to_owned());
+    Holder { device, how, pid, command, pod: pod.or_else(|| pod::of_path(&path)), path }
+}
+
 /// Device mapper and md link to themselves from what they are built on; a loop device only names its file.
 fn devices_on_top(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holder>, Error> {
     let mut found = Vec::new();
@@ -126,6 +147,7 @@ fn devices_on_top(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holder>, 
         how: Use::BlockDevice,
         pid: 0,
         command: String::new(),
+        pod: None,
         path: Path::new("/dev").join(name),
     };
     for device in devices {

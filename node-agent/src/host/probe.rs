@@ -113,9 +113,20 @@ pub enum Signature {
         fs: FsType,
         /// How many bytes it spans.
         size: Bytes,
+        /// What it says of itself.
+        state: State,
     },
     /// Anything else, as a person would name it.
     Foreign(String),
+}
+
+/// What a filesystem's superblock says of how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing bad.
+    Sound,
+    /// A kernel found an error in it. It mounts, and what is written then may make things worse.
+    Flawed,
 }
 
 /// Opens the device for direct reading, past any cache, and proves that it is still the one that was found.
@@ -149,7 +160,9 @@ pub(super) fn open_device_for(root: &Path, device: &Device, how: OFlags) -> Resu
 pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
     let mut file = open_device(root, device)?;
     let found = match examine(&mut file, device.size) {
-        Ok(Look::Filesystem(fs, size)) => return Ok(Content::Has(Signature::Filesystem { fs, size })),
+        Ok(Look::Filesystem(fs, size, state)) => {
+            return Ok(Content::Has(Signature::Filesystem { fs, size, state }));
+        }
         Ok(Look::InProgress) => return Ok(Content::Unfinished(Unfinished::seen(device.clone()))),
         Ok(found) => found,
         Err(error) => return Ok(Content::Unreadable(format!("{device} cannot be read: {error}"))),
@@ -166,15 +179,17 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
         }
         (Verdict::Named(name), _) => Content::Has(Signature::Foreign(name)),
         (Verdict::Failed(reason), _) => Content::Unreadable(reason),
-        (Verdict::Nothing, Look::Filesystem(fs, size)) => Content::Has(Signature::Filesystem { fs, size }),
+        (Verdict::Nothing, Look::Filesystem(fs, size, state)) => {
+            Content::Has(Signature::Filesystem { fs, size, state })
+        }
     })
 }
 
 /// What reading alone shows.
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
-    /// One of our filesystems, and its size.
-    Filesystem(FsType, Bytes),
+    /// One of our filesystems, its size, and what it says of itself.
+    Filesystem(FsType, Bytes, State),
     /// A filesystem that says itself that it was never ended.
     InProgress,
     /// No filesystem, and the mark of one that was never ended.
@@ -195,8 +210,8 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
     if unfinished::is_xfs_in_progress(head) {
         return Ok(Look::InProgress);
     }
-    if let Some((fs, size)) = superblock::read(head) {
-        return Ok(Look::Filesystem(fs, size));
+    if let Some((fs, size, state)) = superblock::read(head) {
+        return Ok(Look::Filesystem(fs, size, state));
     }
     for (begin, end) in regions(real) {
         let mut at = begin;

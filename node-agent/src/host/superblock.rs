@@ -4,6 +4,8 @@
 
 use rds_csi_api::{Bytes, FsType};
 
+use super::probe::State;
+
 /// How much of a device's beginning [`read`] needs.
 pub(super) const LENGTH: usize = 4096;
 
@@ -18,9 +20,13 @@ const HAS_JOURNAL: u32 = 0x4;
 const JOURNAL_DEVICE: u32 = 0x8;
 const BITS_64: u32 = 0x80;
 
-/// The filesystem whose superblock is there, and the bytes that it spans. None if it is none of ours.
-pub(super) fn read(head: &[u8]) -> Option<(FsType, Bytes)> {
-    xfs(head).map(|size| (FsType::Xfs, size)).or_else(|| ext(head))
+/// `EXT4_ERROR_FS` in s_state: the kernel found an error, and e2fsck has not looked since.
+const ERROR_FS: u16 = 0x2;
+
+/// The filesystem whose superblock is there, the bytes that it spans, and what it says of itself. None if it is none of ours.
+pub(super) fn read(head: &[u8]) -> Option<(FsType, Bytes, State)> {
+    // XFS has no such mark: it shuts itself down at the first error that matters, and does not mount what it cannot trust.
+    xfs(head).map(|size| (FsType::Xfs, size, State::Sound)).or_else(|| ext(head))
 }
 
 /// XFS is big-endian: magic, block size, number of data blocks (xfs_format.h, struct xfs_dsb).
@@ -34,7 +40,7 @@ fn xfs(head: &[u8]) -> Option<Bytes> {
 }
 
 /// ext is little-endian. ext2 is none of ours, and neither is a journal on a device of its own.
-fn ext(head: &[u8]) -> Option<(FsType, Bytes)> {
+fn ext(head: &[u8]) -> Option<(FsType, Bytes, State)> {
     let superblock = head.get(EXT..)?;
     let number = |at: usize| Some(u32::from_le_bytes(superblock.get(at..at + 4)?.try_into().ok()?));
     if superblock.get(0x38..0x3a)? != [0x53, 0xef] {
@@ -48,28 +54,55 @@ fn ext(head: &[u8]) -> Option<(FsType, Bytes)> {
         (false, true) => FsType::Ext3,
         (false, false) => return None,
     };
+    let flags = u16::from_le_bytes(superblock.get(0x3a..0x3c)?.try_into().ok()?);
+    let state = if flags & ERROR_FS != 0 { State::Flawed } else { State::Sound };
     let high = if incompatible & BITS_64 != 0 { number(0x150)? } else { 0 };
     let blocks = u64::from(high) << 32 | u64::from(number(0x4)?);
     let block = 1024u64.checked_shl(number(0x18)?)?;
-    blocks.checked_mul(block).map(|size| (fs, Bytes::new(size)))
+    blocks.checked_mul(block).map(|size| (fs, Bytes::new(size), state))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use std::time::Duration;
 
     /// What the real tools write, into a file.
     fn made(program: &'static str, arguments: &[&str], size: u64) -> Option<(FsType, Bytes)> {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(size).unwrap();
-        let path = file.path().to_str().unwrap();
-        let arguments: Vec<_> = arguments.iter().copied().chain([path]).collect();
+        run(program, arguments, file.path());
+        let (fs, size, state) = superblock(file.path())?;
+        assert_eq!(state, State::Sound);
+        Some((fs, size))
+    }
+
+    fn run(program: &'static str, arguments: &[&str], file: &Path) {
+        let arguments: Vec<_> = arguments.iter().copied().chain(file.to_str()).collect();
         let outcome = crate::host::exec::run(program, &arguments, Duration::from_mins(1)).unwrap();
-        assert!(outcome.status.success(), "{outcome:?}");
-        let mut head = std::fs::read(path).unwrap();
+        // e2fsck says 1 where it has corrected something.
+        assert!(matches!(outcome.status.code(), Some(0 | 1)), "{outcome:?}");
+    }
+
+    fn superblock(file: &Path) -> Option<(FsType, Bytes, State)> {
+        let mut head = std::fs::read(file).unwrap();
         head.truncate(LENGTH);
         read(&head)
+    }
+
+    #[test]
+    fn a_recorded_error_is_seen_until_e2fsck_has_looked() {
+        for program in ["mkfs.ext4", "mkfs.ext3"] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(64 << 20).unwrap();
+            let path = file.path();
+            run(program, &["-q"], path);
+            run("debugfs", &["-w", "-R", "set_super_value state 3"], path);
+            assert_eq!(superblock(path).unwrap().2, State::Flawed, "{program}");
+            run("e2fsck", &["-p"], path);
+            assert_eq!(superblock(path).unwrap().2, State::Sound, "{program}");
+        }
     }
 
     #[test]

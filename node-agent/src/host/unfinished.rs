@@ -86,7 +86,7 @@ pub(super) fn outlived(file: &File, size: u64) -> io::Result<bool> {
     let Some(place) = place(size) else { return Ok(false) };
     let mut buffer = Buffer::new();
     let head = buffer.read(file, 0, superblock::LENGTH as u64)?;
-    let ends_before = superblock::read(head).is_some_and(|(_, end)| end.get() <= place);
+    let ends_before = superblock::read(head).is_some_and(|(_, end, _)| end.get() <= place);
     Ok(ends_before && is_marked(file, size)?)
 }
 

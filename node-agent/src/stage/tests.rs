@@ -26,7 +26,7 @@ fn every_state_has_its_step() {
     let world = world(Holds::Nothing);
     let filesystem = world.stage_filesystem();
     let block = world.stage_as(Usage::Block);
-    let ext4 = |size| Content::Has(Signature::Filesystem { fs: FsType::Ext4, size });
+    let ext4_in = |state| Content::Has(Signature::Filesystem { fs: FsType::Ext4, size: GIB, state });
     let ready = |staged| Observed::Ready(device(GIB), staged);
     let unmounted = |content| ready(Staged::Unmounted(content));
     for (wanted, observed, step) in [
@@ -43,7 +43,8 @@ fn every_state_has_its_step() {
         (&filesystem, Observed::Renamed(world.managed(), Old::InUse(Vec::new())), "refuse"),
         (&filesystem, Observed::Dead(world.staging()), "detach a dead mount"),
         (&filesystem, ready(Staged::Other("/dev/sda1".into())), "refuse"),
-        (&filesystem, unmounted(ext4(GIB)), "mount"),
+        (&filesystem, unmounted(ext4_in(State::Sound)), "mount"),
+        (&filesystem, unmounted(ext4_in(State::Flawed)), "repair"),
         (&filesystem, unmounted(Content::Has(Signature::Foreign("gpt".into()))), "refuse"),
         (&filesystem, unmounted(Content::Unreadable("EIO".into())), "refuse"),
         (&filesystem, ready(Staged::Mounted(Fit::Smaller)), "grow"),
@@ -205,13 +206,37 @@ fn lesson_20_a_filesystem_is_mounted_first_and_repaired_only_if_that_fails() {
 }
 
 #[test]
+fn a_filesystem_that_has_recorded_errors_is_repaired_before_it_is_mounted_and_under_nobody() {
+    let flawed = Holds::Flawed(FsType::Ext4, GIB);
+    let world = world(flawed.clone());
+    let wanted = world.stage_filesystem();
+    world.host.connect(&wanted.target).unwrap();
+    world.host.open_file(&world.nqn, 4711, "dd", "/dev/nvme1n1");
+    let error = stage(&world.volumes, &wanted).unwrap_err();
+    assert!(rds_csi_api::status::chain(&error).contains("process 4711 (dd)"), "{error}");
+    assert_eq!(world.host.holds(&world.nqn), flawed);
+
+    let world = crate::world::world(flawed);
+    world.host.fail_once(Act::Repair, Errno::IO);
+    assert!(stage(&world.volumes, &world.stage_filesystem()).is_err(), "it is not mounted as it is");
+    assert!(world.is_clean());
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+    assert_eq!(world.host.mounts().unwrap().iter().count(), 1);
+}
+
+#[test]
 fn what_is_to_be_read_only_is_neither_formatted_nor_repaired_nor_grown() {
     let blank = world(Holds::Nothing);
     let error = stage(&blank.volumes, &as_filesystem(&blank, FsType::Ext4, &["ro"])).unwrap_err();
     assert!(matches!(error, Error::BlankReadOnly { .. }), "{error}");
     assert!(blank.is_clean());
 
-    for holds in [Holds::Damaged(FsType::Ext4, GIB), Holds::Filesystem(FsType::Ext4, SMALL)] {
+    for holds in [
+        Holds::Damaged(FsType::Ext4, GIB),
+        Holds::Flawed(FsType::Ext4, GIB),
+        Holds::Filesystem(FsType::Ext4, SMALL),
+    ] {
         let world = world(holds.clone());
         let _ = stage(&world.volumes, &as_filesystem(&world, FsType::Ext4, &["ro"]));
         assert_eq!(world.host.holds(&world.nqn), holds);

@@ -29,6 +29,7 @@ fn every_state_has_its_step() {
         how,
         pid: 7,
         command: "qemu".into(),
+        pod: None,
         path: path.into(),
     };
     let at_staging = |how| holder(how, "/var/lib/kubelet/plugins/staging");

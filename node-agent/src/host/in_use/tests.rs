@@ -107,9 +107,38 @@ fn lesson_18_a_holder_is_told_by_pid_command_and_path() {
         how: Use::OpenFile,
         pid: 4711,
         command: "qemu-system-x86".into(),
+        pod: None,
         path: "/dev/disk".into(),
     };
     assert_eq!(holder.to_string(), "process 4711 (qemu-system-x86) has /dev/disk open");
+}
+
+#[test]
+fn lesson_18_the_pod_of_a_holder_is_told() {
+    let uid = "0f1c9d3a-52d1-4a51-9f9e-0c7c8a1e6b11";
+    let tree = Tree::new();
+    let file = tree.root().join("file of the volume");
+    fs::write(&file, "").unwrap();
+    let raw = DeviceNumber::from_raw(file.metadata().unwrap().dev());
+    tree.process("200", "qemu", "mnt:[2]", MOUNTED);
+    fs::write(tree.root().join("proc/200/cgroup"), format!("0::/kubepods/pod{uid}/c1\n")).unwrap();
+    symlink(&file, tree.root().join("proc/200/fd/7")).unwrap();
+    let mounted_at = format!("/var/lib/kubelet/pods/{uid}/volumes/x/mount");
+    let ours = MOUNTED.replace("/var/lib/kubelet/pods/p/mount", &mounted_at);
+    fs::write(tree.root().join("proc/1/mountinfo"), ours).unwrap();
+    let found = holders(tree.root(), &[nvme1n1().number, raw]).unwrap();
+    let mut told: Vec<_> = found.iter().map(ToString::to_string).collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            format!("it is mounted at {mounted_at}, a directory of pod {uid}"),
+            format!(
+                "it is mounted at /var/lib/kubelet/pods/p/mount in the mount namespace of process 200 (qemu) of pod {uid}"
+            ),
+            format!("process 200 (qemu) of pod {uid} has {} open", file.display()),
+        ]
+    );
 }
 
 #[test]

@@ -157,9 +157,10 @@ fn an_ext4_that_was_cut_off_is_told_by_its_mark_and_wiped() {
     let kib = unfinished::ext_kib(Bytes::new(size));
     made("mkfs.ext4", &["-q", "-m", "0", "-E", "nodiscard"], &device, Some(format!("{kib}k")));
     // The filesystem ends before its mark, and no growth is wanted for what is left there.
-    let Look::Filesystem(FsType::Ext4, end) = examined(&device, size) else { panic!("no filesystem") };
+    let Look::Filesystem(FsType::Ext4, end, _) = examined(&device, size) else { panic!("no filesystem") };
     assert_eq!(
-        Content::Has(Signature::Filesystem { fs: FsType::Ext4, size: end }).fit(Bytes::new(size)),
+        Content::Has(Signature::Filesystem { fs: FsType::Ext4, size: end, state: State::Sound })
+            .fit(Bytes::new(size)),
         Fit::Fills
     );
     assert!(unfinished::outlived(device.as_file(), size).unwrap());
@@ -192,9 +193,9 @@ fn an_xfs_that_was_cut_off_says_so_itself_and_one_that_was_in_use_never_does() {
     let device = tempfile::NamedTempFile::new().unwrap();
     device.as_file().set_len(size).unwrap();
     made("mkfs.xfs", &["-q", "-K"], &device, None);
-    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, _)));
+    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, ..)));
     device.as_file().write_all_at(&[1], 126).unwrap();
-    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, _)), "it counts inodes");
+    assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, ..)), "it counts inodes");
     device.as_file().write_all_at(&[0; 8], 128).unwrap();
     assert_eq!(examined(&device, size), Look::InProgress);
     unfinished::wipe_file(device.as_file(), size).unwrap();
