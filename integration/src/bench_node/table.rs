@@ -48,12 +48,12 @@ impl Table {
         self.end(&head, programs, most, "");
     }
 
-    /// Something else's duration. The goal is for the time that it needs itself: the machine may have more to do.
+    /// Something else's duration, and what it needs of all processors together.
     pub(super) fn time(&mut self, what: &str, wall: Duration, cpu: Duration, goal: Duration) {
-        let remark = if cpu > goal { "  slower" } else { "" };
+        let remark = if wall > goal { "  slower" } else { "" };
         let (wall, cpu, goal) = (millis(wall), millis(cpu), goal.as_millis());
         self.lines
-            .push(format!("  {what:<26}{wall:>10.1} ms, {cpu:.1} ms of a processor (≤ {goal}){remark}"));
+            .push(format!("  {what:<26}{wall:>10.1} ms (≤ {goal}), {cpu:.1} ms of all processors{remark}"));
     }
 
     fn end(&mut self, head: &str, programs: Programs, most: Programs, remark: &'static str) {

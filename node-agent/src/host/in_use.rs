@@ -9,7 +9,10 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
@@ -20,6 +23,12 @@ use super::{DeviceNumber, Error, Mounts, mount};
 mod pod;
 
 pub use pod::PodUid;
+
+/// So many threads look at once, on a machine that has as many processors.
+const MOST_LOOKERS: usize = 4;
+
+/// Fewer processes are not worth a thread.
+const LEAST_SHARE: usize = 128;
 
 /// Something that keeps a device busy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,41 +98,69 @@ pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holde
     }
     let mut found = devices_on_top(root, devices)?;
     let proc = root.join("proc");
-    let numbers: HashSet<_> = devices.iter().copied().collect();
-    let mut namespaces = HashSet::new();
+    let processes = processes(&proc)?;
     let own = namespace(&proc, OsStr::new("self"))?;
-    for process in processes(&proc)? {
-        let holder = |device, how, path| told_of(&proc.join(&process), device, how, path);
-        let mut look = |task: &OsStr| {
-            if let Some(id) = namespace(&proc, task)?
-                && !namespaces.contains(&id)
-                && let Some(mounts) = mounts(&proc, task)?
+    let look = Look { proc, own, devices: devices.iter().copied().collect(), namespaces: Mutex::default() };
+    let lookers = thread::available_parallelism().map_or(1, usize::from).min(MOST_LOOKERS);
+    let share = processes.len().div_ceil(lookers).max(LEAST_SHARE);
+    thread::scope(|scope| {
+        let lookers: Vec<_> = processes.chunks(share).map(|share| scope.spawn(|| look.at(share))).collect();
+        for looker in lookers {
+            found.extend(looker.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(found)
+    })
+}
+
+/// A look at who uses these devices, by several threads: nearly all of it is spent in the kernel.
+struct Look {
+    proc: PathBuf,
+    devices: HashSet<DeviceNumber>,
+    /// The mount namespace of this program.
+    own: Option<PathBuf>,
+    /// Those whose mounts have been looked at, by whichever thread.
+    namespaces: Mutex<HashSet<PathBuf>>,
+}
+
+impl Look {
+    fn at(&self, processes: &[OsString]) -> Result<Vec<Holder>, Error> {
+        let mut found = Vec::new();
+        for process in processes {
+            self.at_task(process, process, &mut found)?;
+            // A leader that exited has let go of everything, and its threads may go on. Asked last, so that it had not before.
+            if namespace(&self.proc, process)?.is_none() {
+                let threads = Path::new(process).join("task");
+                for thread in entries(&self.proc.join(&threads))? {
+                    self.at_task(process, threads.join(thread).as_os_str(), &mut found)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn at_task(&self, process: &OsStr, task: &OsStr, found: &mut Vec<Holder>) -> Result<(), Error> {
+        let holder = |device, how, path| told_of(&self.proc.join(process), device, how, path);
+        if let Some(id) = namespace(&self.proc, task)? {
+            let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+            if !namespaces.contains(&id)
+                && let Some(mounts) = mounts(&self.proc, task)?
             {
-                let how = if Some(&id) == own.as_ref() { Use::Mount } else { Use::MountElsewhere };
-                let ours = mounts.iter().filter(|mount| numbers.contains(&mount.device));
+                let how = if Some(&id) == self.own.as_ref() { Use::Mount } else { Use::MountElsewhere };
+                let ours = mounts.iter().filter(|mount| self.devices.contains(&mount.device));
                 found.extend(ours.map(|mount| holder(mount.device, how, mount.at.clone())));
                 // Only now: a task that ended under our eyes has told nothing, and the next one in there must.
                 namespaces.insert(id);
             }
-            for (device, path) in open_files(&proc.join(task), &numbers)? {
-                let open = holder(device, Use::OpenFile, path);
-                // Threads mostly share their files.
-                if !found.contains(&open) {
-                    found.push(open);
-                }
-            }
-            Ok::<_, Error>(())
-        };
-        look(&process)?;
-        // A leader that exited has let go of everything, and its threads may go on. Asked last, so that it had not before.
-        if namespace(&proc, &process)?.is_none() {
-            let threads = Path::new(&process).join("task");
-            for thread in entries(&proc.join(&threads))? {
-                look(threads.join(thread).as_os_str())?;
+        }
+        for (device, path) in open_files(&self.proc.join(task), &self.devices)? {
+            let open = holder(device, Use::OpenFile, path);
+            // Threads mostly share their files.
+            if !found.contains(&open) {
+                found.push(open);
             }
         }
+        Ok(())
     }
-    Ok(found)
 }
 
 /// Who it is, is only read of those that use something: there are few of them among thousands.
