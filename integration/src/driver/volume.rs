@@ -93,9 +93,11 @@ impl<'rig> Pod<'rig> {
         }
     }
 
-    /// NodeStageVolume, after kubelet made the staging directory.
+    /// NodeStageVolume, after kubelet made the staging directory. A directory that answers EIO it leaves to the driver.
     pub async fn stage(&self) -> Result<(), Status> {
-        self.kubelet(&format!("mkdir -p {}", self.staging_path())).await?;
+        let made =
+            format!("mkdir -p {0} 2>&1 || stat {0} 2>&1 | grep 'Input/output error'", self.staging_path());
+        self.kubelet(&made).await?;
         let request = csi::NodeStageVolumeRequest {
             volume_id: self.volume.id.clone(),
             publish_context: self.context.clone(),

@@ -58,7 +58,7 @@ pub(crate) async fn a_zombie_ends_its_old_connection_before_it_has_the_volume_ag
 pub(crate) async fn a_mount_whose_device_is_gone_for_good_is_told_and_recovered(rig: &Rig) -> Result<()> {
     Driver::on(rig, async |driver| {
         let w1 = rig.worker("w1");
-        let volume = driver.create("stale", filesystem("ext4"), 320 * MIB).await?;
+        let volume = driver.create("stale", filesystem("xfs"), 320 * MIB).await?;
         let pod = driver.attach(&volume, w1).await?;
         w1.sh(&format!("echo precious >{0}/file; sync; echo unwritten >{0}/other", pod.path())).await?;
         let held = format!("tail -f {}/file >/dev/null 2>&1 & echo $!", pod.path());
