@@ -185,6 +185,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Kills the agent as soon as a condition of the shell holds. It is looked at in the guest: from here it would be late.
+    pub async fn kill_agent_when(&self, condition: &str) -> Result<()> {
+        self.guest.sh(&format!("until {condition}; do :; done; kill -9 $(pidof {AGENT_PROGRAM})")).await?;
+        // A thread in a system call that no signal ends, such as a connect, holds the others up.
+        self.guest.wait(AGENT, Duration::from_secs(40)).await?;
+        Ok(())
+    }
+
     /// What the agent has logged, all its lives since the guest's first boot.
     pub async fn agent_log(&self) -> Result<String> {
         self.guest.log(AGENT).await

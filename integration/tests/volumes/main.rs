@@ -12,6 +12,7 @@ mod growth;
 mod health;
 mod protection;
 mod repairs;
+mod restart;
 mod using;
 
 use std::process::ExitCode;
@@ -107,6 +108,14 @@ fn main() -> ExitCode {
             health::controllers_with_other_numbers_are_the_same_volumes,
         )
         .test("a_killed_agent_goes_on_where_it_was", failures::a_killed_agent_goes_on_where_it_was)
+        .test(
+            "an_agent_killed_in_the_middle_is_made_good_by_the_next_call",
+            restart::an_agent_killed_in_the_middle_is_made_good_by_the_next_call,
+        )
+        .test(
+            "a_format_that_was_cut_off_is_begun_again_on_whichever_node",
+            restart::a_format_that_was_cut_off_is_begun_again_on_whichever_node,
+        )
         .test(
             "a_dead_node_is_fenced_before_its_volume_moves",
             failures::a_dead_node_is_fenced_before_its_volume_moves,
