@@ -89,23 +89,24 @@ fn master_boot_record(kind: u8) -> Vec<u8> {
     put(&[(450, &[kind]), (454, &1_u32.to_le_bytes()), (458, &2048_u32.to_le_bytes()), (510, &[0x55, 0xaa])])
 }
 
-/// UEFI 2.10, 5.3: header and entries have checksums.
+/// UEFI 2.10, 5.3: header and entries have checksums, and all places are told in the device's own sectors, which have 4 KiB here.
 fn gpt() -> Vec<u8> {
-    let last = SIZE / 512 - 1;
+    const SECTOR: u64 = 4096;
+    let last = SIZE / SECTOR - 1;
     let mut entries = vec![0; 128 * 128];
     // A partition of Linux's, of whatever name.
     entries[..16].copy_from_slice(&0xe47d_47d8_693d_798e_4772_8483_0fc6_3daf_u128.to_le_bytes());
     entries[16..40].fill(7);
-    entries[32..40].copy_from_slice(&2048_u64.to_le_bytes());
-    entries[40..48].copy_from_slice(&4095_u64.to_le_bytes());
+    entries[32..40].copy_from_slice(&256_u64.to_le_bytes());
+    entries[40..48].copy_from_slice(&511_u64.to_le_bytes());
     let mut header = put(&[
         (0, b"EFI PART"),
         (8, &0x0001_0000_u32.to_le_bytes()),
         (12, &92_u32.to_le_bytes()),
         (24, &1_u64.to_le_bytes()),
         (32, &last.to_le_bytes()),
-        (40, &34_u64.to_le_bytes()),
-        (48, &(last - 33).to_le_bytes()),
+        (40, &6_u64.to_le_bytes()),
+        (48, &(last - 5).to_le_bytes()),
         (56, &[7; 16]),
         (72, &2_u64.to_le_bytes()),
         (80, &128_u32.to_le_bytes()),
@@ -114,7 +115,7 @@ fn gpt() -> Vec<u8> {
     ]);
     let checksum = crc32(!0, &header);
     header[16..20].copy_from_slice(&checksum.to_le_bytes());
-    put(&[(0, &master_boot_record(0xee)), (512, &header), (1024, &entries)])
+    put(&[(0, &master_boot_record(0xee)), (4096, &header), (8192, &entries)])
 }
 
 /// LVM2's label, in the second sector; its checksum begins with a number of LVM's own.

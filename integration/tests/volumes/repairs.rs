@@ -59,9 +59,9 @@ pub(crate) async fn a_filesystem_that_does_not_mount_is_repaired(rig: &Rig) -> R
         let mut raw = volume.clone();
         raw.capability = block();
         let pod = driver.attach(&raw, w1).await?;
-        // The first group's count of free blocks: its descriptor, in the third KiB of a filesystem so small, has a checksum.
+        // The first group's count of free blocks: its descriptor, in the second block of 4 KiB, has a checksum.
         w1.sh(&format!(
-            "printf '\\377\\377' | dd of={} bs=1 seek=2060 conv=notrunc,fsync 2>/dev/null",
+            "printf '\\377\\377' | dd of={} bs=1 seek=4108 conv=notrunc,fsync 2>/dev/null",
             pod.path()
         ))
         .await?;
