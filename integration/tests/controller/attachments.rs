@@ -158,7 +158,7 @@ async fn a_node_that_does_not_answer_is_shut_out_first_and_the_other_goes_on() {
     assert_admitted(&world, &["w2"]);
     let fence = world.simulator.commands().lines.pop().unwrap().line;
     let (off, on) = (
-        fence.find("set $ours nvme-tcp-export=no}").unwrap(),
+        fence.find("set $ours nvme-tcp-export=no nvme-tcp-server-allow-host-name=$hosts}").unwrap(),
         fence.rfind("=$hosts nvme-tcp-export=yes}").unwrap(),
     );
     assert!(off < on, "the survivor is let in again: {fence}");

@@ -75,7 +75,7 @@ impl Session {
     pub(super) fn new(settings: Settings) -> (Self, Keeper) {
         let settings = Arc::new(settings);
         let (sender, state) = watch::channel(State::Connecting);
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(settings.command_timeout));
         let keeper = Keeper::new(Arc::clone(&settings), sender, Arc::clone(&queue));
         (Self { state, queue, settings }, keeper)
     }

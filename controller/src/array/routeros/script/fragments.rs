@@ -161,7 +161,18 @@ macro_rules! shut {
     };
 }
 
+/// Switches the export off, unless it is, and lets only `$hosts` come back.
+macro_rules! shut_to_all_but {
+    () => {
+        concat!(
+            ":if (",
+            disks!("slot=$volume nvme-tcp-export=no"),
+            "=0) do={/disk set $ours nvme-tcp-export=no nvme-tcp-server-allow-host-name=$hosts}"
+        )
+    };
+}
+
 pub(super) use {
     disks, hosts, known_or_stop, making, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
-    show_snapshot, shut, size_or_stop, subvolumes,
+    show_snapshot, shut, shut_to_all_but, size_or_stop, subvolumes,
 };

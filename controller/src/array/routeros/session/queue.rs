@@ -10,6 +10,7 @@ mod suspects;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -17,12 +18,15 @@ use tokio::time::{Instant, timeout_at};
 use super::Error;
 use super::call::Call;
 use super::frame::Batch;
-use crate::array::routeros::reply::Reply;
+use crate::array::routeros::reply::{Known, Reply};
 use running::Running;
 use suspects::Suspects;
 
 /// Calls in one line, at most. One that hangs keeps those behind it waiting.
 const LARGEST_SHARE: usize = 16;
+
+/// How long the array may go on with a line that nobody hears of any more. It takes some 200 ms per command.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How a call ended.
 pub(super) type Outcome = Result<Reply, Error>;
@@ -32,6 +36,7 @@ pub(super) type Outcome = Result<Reply, Error>;
 pub(super) struct Queue {
     inner: Mutex<Inner>,
     arrived: Notify,
+    late: Duration,
 }
 
 #[derive(Default)]
@@ -83,6 +88,11 @@ pub(super) struct Stuck<'queue> {
 }
 
 impl Queue {
+    /// `late` is how long a connection is kept that gave no answer in time.
+    pub(super) fn new(late: Duration) -> Self {
+        Self { late, ..Self::default() }
+    }
+
     /// Lines up.
     pub(super) fn enter(&self, call: Call) -> Ticket<'_> {
         let (sender, receiver) = oneshot::channel();
@@ -162,11 +172,14 @@ impl Queue {
         share
     }
 
-    /// Puts a call in front again that was taken and has not run. It goes alone.
+    /// Puts a call where it was before it was taken, since it has not run. It goes alone; nobody's does not go again.
     pub(super) fn put_back(&self, call: Waiting) {
         let mut inner = self.lock();
         inner.running.end(call.ticket);
-        inner.waiting.push_front(Waiting { company: Company::None, ..call });
+        if !call.answer.is_closed() {
+            let place = inner.waiting.partition_point(|waiting| waiting.ticket < call.ticket);
+            inner.waiting.insert(place, Waiting { company: Company::None, ..call });
+        }
         drop(inner);
         self.arrived.notify_one();
     }
@@ -175,8 +188,14 @@ impl Queue {
     /// it has ended.
     pub(super) fn end(&self, call: Waiting, outcome: Outcome) {
         let mut inner = self.lock();
+        let over = Instant::now() + GRACE;
         match &outcome {
-            Err(Error::Late | Error::Lost(_)) => inner.running.lose(call.ticket, Instant::now()),
+            // It may yet be on its way: TCP sends again what an outage swallowed, as long as the old connection is kept.
+            Err(Error::Late) => inner.running.lose(call.ticket, over + self.late),
+            // What RouterOS gave up waiting for may go on.
+            Err(Error::Lost(_)) | Ok(Reply::Unknown(_) | Reply::Failed(Known::Unfinished, _)) => {
+                inner.running.lose(call.ticket, over);
+            }
             Ok(_) | Err(Error::Unreachable(_)) => inner.running.end(call.ticket),
         }
         drop(inner);

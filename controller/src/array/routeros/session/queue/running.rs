@@ -1,11 +1,6 @@
 //! What the array works at, or may still work at.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
-
-/// How long the array may go on with a line that nobody hears of any more. It takes some 200 ms per command.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Calls that were taken, until their end is known.
 #[derive(Default)]
@@ -28,12 +23,9 @@ impl Running {
         self.0.retain(|entry| entry.ticket != ticket);
     }
 
-    /// Whether and when it ends will not be known.
-    pub(super) fn lose(&mut self, ticket: u64, now: Instant) {
-        self.0
-            .iter_mut()
-            .filter(|entry| entry.ticket == ticket)
-            .for_each(|entry| entry.over = Some(now + GRACE));
+    /// Whether and when it ends will not be known: it counts as over then.
+    pub(super) fn lose(&mut self, ticket: u64, over: Instant) {
+        self.0.iter_mut().filter(|entry| entry.ticket == ticket).for_each(|entry| entry.over = Some(over));
     }
 
     /// Forgets what is over. When the next one is, of those that nobody hears of any more.

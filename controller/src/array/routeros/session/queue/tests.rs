@@ -143,27 +143,39 @@ async fn a_call_waits_until_those_before_it_about_the_same_have_ended_and_holds_
 /// The array may still work at it.
 #[test]
 fn a_call_waits_a_while_for_one_about_the_same_whose_end_is_not_known() {
-    for unknown in [late(), Err(Error::Lost("reset".into()))] {
-        let queue = Queue::default();
+    let unfinished = Ok(Reply::Failed(Known::Unfinished, "action timed out".into()));
+    let unread = Ok(Reply::Unknown("?".into()));
+    for (unknown, longer) in
+        [(late(), 10_u64), (Err(Error::Lost("reset".into())), 0), (unfinished, 0), (unread, 0)]
+    {
+        let queue = Queue::new(Duration::from_secs(10));
         let _tickets = enter(&queue, &["a", "a"]);
         queue.end(queue.take(sessions(2), ANY).calls.remove(0), unknown);
         assert!(queue.take(sessions(2), ANY).calls.is_empty() && queue.is_running("a"));
         let now = Instant::now();
         let over = queue.lock().running.forget(now).unwrap();
-        assert!(over > now + Duration::from_secs(1) && over <= now + Duration::from_secs(2));
+        let after = |seconds| now + Duration::from_secs(longer + seconds);
+        assert!(over > after(1) && over <= after(2));
         assert_eq!(queue.lock().running.forget(over), None);
         assert_eq!(about(&queue.take(sessions(2), ANY)), ["a"]);
     }
 }
 
 #[tokio::test]
-async fn what_is_put_back_goes_first_and_alone() {
+async fn what_is_put_back_goes_first_and_alone_and_in_its_order() {
     let queue = Queue::default();
-    let _tickets = enter(&queue, &["a", "b", "c"]);
+    let mut tickets = enter(&queue, &["a", "b", "c", "b"]);
     let mut share = queue.take(sessions(1), ANY);
-    queue.put_back(share.calls.remove(1));
+    // Nobody waits for it any more.
+    drop(tickets.remove(2));
+    let sent: Vec<_> = share.calls.iter().map(|call| call.ticket).collect();
+    share.calls.drain(1..).for_each(|call| queue.put_back(call));
     let _later = enter(&queue, &["d"]);
-    assert_eq!(about(&queue.take(sessions(1), ANY)), ["b"]);
+    for ticket in [sent[1], sent[3]] {
+        let next = queue.take(sessions(1), ANY);
+        assert_eq!((about(&next), next.calls[0].ticket), (vec!["b"], ticket));
+        end(&queue, next);
+    }
     assert_eq!(about(&queue.take(sessions(1), ANY)), ["d"]);
 }
 
