@@ -162,7 +162,14 @@ impl Breakers {
 fn counts(error: &stage::Error) -> bool {
     match error {
         stage::Error::Remains { cause, .. } => counts(cause),
-        stage::Error::Breaker(_) | stage::Error::Storm(_) => false,
+        stage::Error::Breaker(_)
+        | stage::Error::Storm(_)
+        // Refused, as others are that no repetition mends; but here somebody holds the volume or its place.
+        | stage::Error::OtherConnection { .. }
+        | stage::Error::Namesake { .. }
+        | stage::Error::StagedElsewhere { .. }
+        | stage::Error::Moved { .. }
+        | stage::Error::Taken { .. } => false,
         error => match error.kind() {
             Kind::Invalid
             | Kind::Forbidden
@@ -283,6 +290,35 @@ mod tests {
         for _ in 0..5 {
             let error = attempt(&breakers, &world).unwrap_err();
             assert!(error.to_string().contains("in use") || error.kind() == Kind::Unsure, "{error}");
+        }
+        assert_eq!(told(&breakers), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_refused_because_of_whoever_holds_it_does_not_count() {
+        let (world, breakers) = (world(Holds::Nothing), breakers());
+        stage::stage(&world.volumes, &world.stage_filesystem()).unwrap();
+        let staged = || world.stage_filesystem();
+        let elsewhere = stage::Wanted { staging: world.path("plugins/other"), ..staged() };
+        let mut moved = staged();
+        moved.target.portal = rds_csi_api::Portal::parse("10.77.0.2", None).unwrap();
+        let mut renamed = staged();
+        let new = format!("{}:e2", world.nqn).parse().unwrap();
+        renamed.target.nqn = crate::host::ManagedNqn::new(&world.volumes.prefix, new).unwrap();
+        let namesake = stage::Wanted { volume: "rack-2/pvc-a".parse().unwrap(), ..moved.clone() };
+        for wanted in [elsewhere, moved, renamed, namesake] {
+            for _ in 0..5 {
+                let attempt = || stage::stage(&world.volumes, &wanted);
+                let error = breakers.guard(&wanted.volume, attempt).unwrap_err();
+                assert!(matches!(error.kind(), Kind::Refused | Kind::Unsure), "{error}");
+                assert!(!matches!(error, stage::Error::Breaker(_)), "{error}");
+            }
+        }
+        crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+        world.host.mount_foreign(world.staging().as_path());
+        for _ in 0..5 {
+            let error = attempt(&breakers, &world).unwrap_err();
+            assert!(matches!(error, stage::Error::Taken { .. }), "{error}");
         }
         assert_eq!(told(&breakers), [""; 0]);
     }

@@ -152,12 +152,20 @@ pub fn stage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error
     Err(error)
 }
 
-/// Whether an earlier call staged the volume at this path. Not knowing counts as yes.
+/// Whether an earlier call, or an earlier driver, staged the volume at this path. Not knowing counts as yes.
 fn is_staged<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> bool {
-    let Ok(record) = volumes.records.read(&wanted.volume) else { return true };
-    record
-        .filter(|record| record.staging == wanted.staging.as_path())
-        .is_some_and(|record| !matches!(volumes.host.attachment(&record.nqn), Ok(Attachment::Absent)))
+    match volumes.records.read(&wanted.volume) {
+        Ok(Some(record)) => {
+            record.staging == wanted.staging.as_path()
+                && !matches!(volumes.host.attachment(&record.nqn), Ok(Attachment::Absent))
+        }
+        // An earlier driver wrote no records. A connection to somewhere else is not this volume's.
+        Ok(None) => volumes.connections(&wanted.volume).map_or(true, |connections| {
+            let leads_there = |live: Vec<_>| live.iter().all(|live| *live == wanted.target.portal);
+            connections.iter().any(|nqn| volumes.host.portals(nqn.as_nqn()).map_or(true, leads_there))
+        }),
+        Err(_) => true,
+    }
 }
 
 fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! is an empty directory, a device node or an empty file. Nothing is ever deleted recursively: once that emptied volumes
 //! through a mount that was still stacked there. (3) The target is forgotten. A target that is not there is unpublished already.
 
+use rds_csi_api::status::chain;
 use rds_csi_api::{Failure, Kind, VolumeId};
 
 use crate::host::{self, Found, Holder, Host, KubeletPath, Use, in_use};
@@ -102,7 +103,12 @@ pub fn unpublish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), E
             Step::Forget => {
                 if let Some(mut record) = volumes.records.read(&wanted.volume)? {
                     record.published.remove(target.as_path());
-                    volumes.records.write(&record)?;
+                    if let Err(error) = volumes.records.write(&record) {
+                        // On a full disk pods must end all the same. Whoever reads a path in a record looks at what is there, and
+                        // kubelet gives it to no other volume.
+                        tracing::warn!(%target, "it is unpublished, and stays written down: {}", chain(&error));
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, FsType};
 use rustix::fs::{Mode, OFlags, fstat, open};
 
-use super::{Device, DeviceNumber, Error, Unfinished, exec, nvme, superblock, unfinished};
+use super::unfinished::{self, Xfs};
+use super::{Device, DeviceNumber, Error, Unfinished, exec, nvme, superblock};
 
 const PROBE_TIME: Duration = Duration::from_secs(30);
 
@@ -35,6 +36,10 @@ const COPY_LENGTH: u64 = 64 * KIB;
 
 /// XFS begins each of its allocation groups, four as a rule, with a superblock.
 const ALLOCATION_GROUPS: u64 = 4;
+
+/// What [`Look::Inhabited`] is to people.
+const INHABITED: &str = "an XFS whose first superblock says that it was never finished, and whose first allocation group may hold \
+     inodes (if there may be files in it, xfs_repair on its device puts the superblock right)";
 
 /// What is on a device.
 #[derive(Debug)]
@@ -164,6 +169,7 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
             return Ok(Content::Has(Signature::Filesystem { fs, size, state }));
         }
         Ok(Look::InProgress) => return Ok(Content::Unfinished(Unfinished::seen(device.clone()))),
+        Ok(Look::Inhabited) => return Ok(Content::Has(Signature::Foreign(INHABITED.into()))),
         Ok(found) => found,
         Err(error) => return Ok(Content::Unreadable(format!("{device} cannot be read: {error}"))),
     };
@@ -173,6 +179,7 @@ pub(super) fn probe(root: &Path, device: &Device) -> Result<Content, Error> {
         (Verdict::Nothing, Look::InProgress | Look::Marked) => {
             Content::Unfinished(Unfinished::seen(device.clone()))
         }
+        (Verdict::Nothing, Look::Inhabited) => Content::Has(Signature::Foreign(INHABITED.into())),
         (Verdict::Nothing, Look::Zero) => Content::Blank(Blank { device: device.clone() }),
         (Verdict::Nothing, Look::Data(at)) => {
             Content::Has(Signature::Foreign(format!("data at byte {at} that blkid does not know")))
@@ -192,6 +199,8 @@ enum Look {
     Filesystem(FsType, Bytes, State),
     /// A filesystem that says itself that it was never ended.
     InProgress,
+    /// A filesystem that says the same, and holds something.
+    Inhabited,
     /// No filesystem, and the mark of one that was never ended.
     Marked,
     /// Every region is zero.
@@ -206,9 +215,11 @@ fn examine(file: &mut File, size: Bytes) -> io::Result<Look> {
         return Err(io::Error::other(format!("it has {} instead of {size}", Bytes::new(real))));
     }
     let mut buffer = Buffer::new();
-    let head = buffer.read(file, 0, real.min(superblock::LENGTH as u64))?;
-    if unfinished::is_xfs_in_progress(head) {
-        return Ok(Look::InProgress);
+    let head = buffer.read(file, 0, real.min(unfinished::XFS_LENGTH))?;
+    match unfinished::xfs(head) {
+        Some(Xfs::Empty) => return Ok(Look::InProgress),
+        Some(Xfs::Inhabited) => return Ok(Look::Inhabited),
+        None => {}
     }
     if let Some((fs, size, state)) = superblock::read(head) {
         return Ok(Look::Filesystem(fs, size, state));

@@ -1,10 +1,12 @@
 //! Filesystems that were begun and not ended: how they are told from what somebody may need.
 //!
 //! mkfs.xfs tells it itself: the first thing that it writes is a superblock that says 'in progress' and counts no inode, and the
-//! last is one that does not. mke2fs writes its superblock last, and nothing before it tells whose the rest is. So a mark is on
-//! the device while it runs, behind the end of the filesystem, put there after the proof of blankness and taken away before the
-//! filesystem is mounted for the first time. A device with such a mark and without a superblock holds nothing of value, whichever
-//! node began it and whatever happened since. `mkfs` cut off after each of its writes shows that there is no other state.
+//! last is one that does not. Its copies say the former for ever, so the first allocation group is asked, too. mke2fs writes its
+//! superblock last, and nothing before it tells whose the rest is. So a mark is on the device while it runs, behind the end of
+//! the filesystem, put there after the proof of blankness and taken away before the filesystem is mounted for the first time. A
+//! device with such a mark and without a superblock holds nothing of value, whichever node began it and whatever happened since.
+//! `mkfs` cut off after each of its writes shows that there is no other state, but for the moment in which mkfs.xfs has made the
+//! root directory and its superblock does not count it yet: that is left to a person.
 
 use std::fs::File;
 use std::io;
@@ -105,10 +107,34 @@ pub(super) fn wipe_file(file: &File, size: u64) -> io::Result<()> {
     zero(file, place, size)
 }
 
-/// Whether XFS calls itself unfinished, and has never held a file: one that was in use counts 64 inodes at least.
-/// The places are those of struct xfs_dsb: `sb_inprogress` and `sb_icount`.
-pub(super) fn is_xfs_in_progress(head: &[u8]) -> bool {
-    head.starts_with(b"XFSB") && head.get(126) == Some(&1) && head.get(128..136) == Some(&[0; 8])
+/// How much of a device's beginning [`xfs`] needs: the largest sectors have 32 KiB, and the third one is looked at.
+pub(super) const XFS_LENGTH: u64 = 128 << 10;
+
+/// What an XFS says that calls itself unfinished.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Xfs {
+    /// That it has never held a file.
+    Empty,
+    /// That it holds inodes all the same: somebody put one of its further superblocks in the place of the first. Those say for
+    /// ever what the first one did at the beginning.
+    Inhabited,
+}
+
+/// Whether XFS calls itself unfinished, and whether it has never held a file: one that was in use counts 64 inodes at least, in
+/// its superblock and in the first of its allocation groups. Until mkfs makes the root directory, at its very end, that group's
+/// header is not written or counts none. The places are those of struct `xfs_dsb` (`sb_sectsize`, `sb_inprogress`, `sb_icount`)
+/// and `xfs_agi` (`agi_magicnum`, `agi_count`).
+pub(super) fn xfs(head: &[u8]) -> Option<Xfs> {
+    let in_progress =
+        head.starts_with(b"XFSB") && head.get(126) == Some(&1) && head.get(128..136) == Some(&[0; 8]);
+    in_progress.then(|| if has_no_inodes(head) == Some(true) { Xfs::Empty } else { Xfs::Inhabited })
+}
+
+/// Whether the first allocation group has none. None if that cannot be told.
+fn has_no_inodes(head: &[u8]) -> Option<bool> {
+    let sector = usize::from(u16::from_be_bytes(head.get(102..104)?.try_into().ok()?));
+    let group = head.get(2 * sector..)?.get(..20)?;
+    Some(group == [0; 20] || (group.starts_with(b"XAGI") && group.ends_with(&[0; 4])))
 }
 
 /// Whether a filesystem of this kind is made under a mark.

@@ -127,6 +127,19 @@ fn lesson_4_a_failed_repetition_leaves_the_live_volume_alone() {
 }
 
 #[test]
+fn lesson_4_a_failed_repetition_of_what_an_earlier_driver_staged_does_not_say_that_nothing_is() {
+    let world = world(Holds::Nothing);
+    stage(&world.volumes, &world.stage_filesystem()).unwrap();
+    world.volumes.records.remove(&world.volume).unwrap();
+    let before = world.everything();
+    let mut wanted = world.stage_filesystem();
+    wanted.size = Bytes::new(GIB.get() + 1);
+    let error = stage(&world.volumes, &wanted).unwrap_err();
+    assert!(matches!(error, Error::Remains { cause, .. } if matches!(*cause, Error::TooSmall { .. })));
+    assert_eq!(world.everything(), before);
+}
+
+#[test]
 fn lesson_4_a_failed_stage_undoes_what_it_did() {
     for act in [Act::Connect, Act::Probe, Act::Format, Act::Mount] {
         let world = world(Holds::Nothing);

@@ -91,6 +91,26 @@ fn after_a_reboot_only_the_empty_directory_is_removed() {
     assert!(world.host.is_clean());
 }
 
+/// A directory where the new record would be written fails the write for everybody, root too.
+#[test]
+fn a_record_that_cannot_be_written_keeps_no_pod_from_ending() {
+    for usage in [FILESYSTEM, publish::Usage::Block] {
+        let world = published(usage);
+        let obstacle = world.state().join("pvc-a.json.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        unpublish(&world.volumes, &world.unpublish()).unwrap();
+        assert_eq!(world.host.found_at(&world.target()).unwrap(), Found::Nothing);
+        // What is still written down claims nothing.
+        let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
+        assert_eq!(world.volumes.published(&record).unwrap(), [""; 0].map(std::path::PathBuf::from));
+        std::fs::remove_dir(&obstacle).unwrap();
+        unpublish(&world.volumes, &world.unpublish()).unwrap();
+        assert!(world.volumes.records.read(&world.volume).unwrap().unwrap().published.is_empty());
+        crate::unstage::unstage(&world.volumes, &world.unstage()).unwrap();
+        assert!(world.is_clean());
+    }
+}
+
 #[test]
 fn lesson_18_a_process_that_keeps_the_mount_busy_is_named() {
     let world = published(FILESYSTEM);

@@ -197,7 +197,36 @@ fn an_xfs_that_was_cut_off_says_so_itself_and_one_that_was_in_use_never_does() {
     device.as_file().write_all_at(&[1], 126).unwrap();
     assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, ..)), "it counts inodes");
     device.as_file().write_all_at(&[0; 8], 128).unwrap();
-    assert_eq!(examined(&device, size), Look::InProgress);
+    assert_eq!(examined(&device, size), Look::Inhabited, "its first group counts inodes");
+    // So it is until the root directory is made, and so before the groups' headers are written.
+    for (at, zeros) in [(1024 + 16, 4), (512, 4096)] {
+        device.as_file().write_all_at(&vec![0; zeros], at).unwrap();
+        assert_eq!(examined(&device, size), Look::InProgress);
+    }
     unfinished::wipe_file(device.as_file(), size).unwrap();
     assert_eq!(examined(&device, size), Look::Zero);
+}
+
+#[test]
+fn lesson_1_a_finished_xfs_with_another_superblock_in_the_place_of_its_first_is_not_unfinished() {
+    let size = 320 * MIB;
+    for options in [&["-q", "-K"][..], &["-q", "-K", "-s", "size=4096"]] {
+        let device = tempfile::NamedTempFile::new().unwrap();
+        device.as_file().set_len(size).unwrap();
+        made("mkfs.xfs", options, &device, None);
+        let number = |at| {
+            let mut bytes = [0; 4];
+            device.as_file().read_exact_at(&mut bytes, at).unwrap();
+            u64::from(u32::from_be_bytes(bytes))
+        };
+        // sb_agblocks times sb_blocksize.
+        let mut second = [0; 512];
+        device.as_file().read_exact_at(&mut second, number(84) * number(4)).unwrap();
+        assert_eq!((second[126], &second[128..136]), (1, &[0; 8][..]), "{options:?}");
+        device.as_file().write_all_at(&second, 0).unwrap();
+        assert_eq!(examined(&device, size), Look::Inhabited, "{options:?}");
+        // What xfs_repair makes of it is a filesystem again, as the message says.
+        made("xfs_repair", &[], &device, None);
+        assert!(matches!(examined(&device, size), Look::Filesystem(FsType::Xfs, ..)), "{options:?}");
+    }
 }
