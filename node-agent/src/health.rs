@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rds_csi_api::VolumeId;
+use rds_csi_api::status::chain;
 
 use crate::host::{Attachment, Host};
 use crate::stats::{Error, LOOK_TIME, Measuring, Report, Wanted, stats};
@@ -60,7 +61,14 @@ pub async fn storage<H: Host>(volumes: Arc<Volumes<H>>) -> Result<Vec<Health>, E
 fn arrays<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Health>, Error> {
     let mut arrays: BTreeMap<String, (Vec<VolumeId>, Vec<VolumeId>)> = BTreeMap::new();
     for record in volumes.records.list()?.records {
-        let attachment = volumes.host.attachment(&record.nqn)?;
+        // What is odd about one volume says nothing about its array.
+        let attachment = match volumes.host.attachment(&record.nqn) {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                tracing::warn!(volume = %record.volume, "{}", chain(&error));
+                continue;
+            }
+        };
         let (live, silent) = arrays.entry(record.portal.to_string()).or_default();
         match attachment {
             Attachment::Absent => {}
@@ -120,6 +128,17 @@ mod tests {
         let world = world(Holds::Nothing);
         assert!(matches!(health(&world).await, Err(Error::Unknown { .. })));
         assert_eq!(storage(Arc::new(world.volumes_again())).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn an_odd_volume_hides_no_other_ones_array() {
+        let world = staged();
+        let odd = "nqn.2000-02.com.mikrotik:pvc-odd".parse().unwrap();
+        let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
+        let odd = crate::volumes::Record { volume: "pvc-odd".parse().unwrap(), nqn: odd, ..record };
+        world.volumes.records.write(&odd).unwrap();
+        world.host.confuse(&odd.nqn);
+        assert_eq!(storage(Arc::new(world.volumes_again())).await.unwrap(), [Health::Sound]);
     }
 
     #[tokio::test]

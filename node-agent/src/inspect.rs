@@ -30,7 +30,7 @@ pub struct Volume {
     pub publish_paths: Vec<PathBuf>,
     /// Whatever keeps the device busy.
     pub holders: Vec<Holder>,
-    /// Why not everything is known of it: its record cannot be read.
+    /// Why not everything is known of it: its record or its connection cannot be read.
     pub damage: Option<String>,
 }
 
@@ -78,7 +78,7 @@ struct Known {
     damage: Option<String>,
 }
 
-/// Every volume of which there is a record or a connection. A record that cannot be read is its own volume's trouble only.
+/// Every volume of which there is a record or a connection. What of one cannot be read is its own trouble only.
 pub fn all<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Volume>, Error> {
     let Listing { records, damaged } = volumes.records.list()?;
     let mut known: Vec<_> = records
@@ -102,7 +102,16 @@ pub fn all<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Volume>, Error> {
         }
     }
     known.sort_by(|one, other| (&one.volume, &one.nqn).cmp(&(&other.volume, &other.nqn)));
-    look(volumes, known)
+    let seen = known.into_iter().map(|mut known| {
+        let attachment = attachment(volumes, &known).unwrap_or_else(|error| {
+            tracing::warn!(volume = %known.volume, "{}", chain(&error));
+            known.damage.get_or_insert_with(|| chain(&error));
+            // Nobody may take it for let go of.
+            Attachment::Connecting(None)
+        });
+        (known, attachment)
+    });
+    look(volumes, seen.collect())
 }
 
 /// One volume, under any NQN that this node knows it by. None means that nothing is left.
@@ -121,18 +130,24 @@ pub fn one<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<Option<Vo
         damage: None,
     }));
     // Connected under two names it is the one that holds something that matters.
-    let mut found = look(volumes, known)?;
+    let seen =
+        known.into_iter().map(|known| attachment(volumes, &known).map(|attachment| (known, attachment)));
+    let mut found = look(volumes, seen.collect::<Result<_, _>>()?)?;
     found.sort_by_key(|volume| (volume.holders.len(), volume.connection != Connection::Absent));
     Ok(found.pop())
 }
 
+/// How it is connected. The connection may be that of a namesake.
+fn attachment<H: Host>(volumes: &Volumes<H>, known: &Known) -> Result<Attachment, Error> {
+    let shared = known.record.is_some() && !volumes.records.namesakes(&known.volume)?.is_empty();
+    let its = !shared || volumes.connections(&known.volume)?.iter().any(|nqn| *nqn.as_nqn() == known.nqn);
+    if its { Ok(volumes.host.attachment(&known.nqn)?) } else { Ok(Attachment::Absent) }
+}
+
 /// Holders are looked for once, for all devices together.
-fn look<H: Host>(volumes: &Volumes<H>, known: Vec<Known>) -> Result<Vec<Volume>, Error> {
+fn look<H: Host>(volumes: &Volumes<H>, all: Vec<(Known, Attachment)>) -> Result<Vec<Volume>, Error> {
     let mut seen = Vec::new();
-    for known in known {
-        let shared = known.record.is_some() && !volumes.records.namesakes(&known.volume)?.is_empty();
-        let its = !shared || volumes.connections(&known.volume)?.iter().any(|nqn| *nqn.as_nqn() == known.nqn);
-        let attachment = if its { volumes.host.attachment(&known.nqn)? } else { Attachment::Absent };
+    for (known, attachment) in all {
         let mut devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
         if let Some(record) = &known.record {
             devices.extend(volumes.dead(record)?);

@@ -4,11 +4,12 @@
 //! is unmounted. (3) Now nothing at all may use the device, in any mount namespace. (4) The subsystem is disconnected, and
 //! gone from sysfs. (5) The record is removed. A volume that nobody knows is unstaged already.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 
-use crate::host::{self, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use, in_use};
+use crate::host::{self, DeviceNumber, Holder, Host, KubeletPath, ManagedNqn, NotManaged, Use, in_use};
 use crate::storm;
 use crate::volumes::{self, Volumes, record};
 
@@ -137,24 +138,49 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
     let connections = volumes.connections(&wanted.volume)?;
     let mounts = host.mounts()?;
     let layers: Vec<_> = mounts.layers(wanted.staging.as_path()).collect();
-    let mut owner = None;
-    for nqn in host.subsystems()? {
-        let Ok(nqn) = ManagedNqn::new(prefix, nqn) else { continue };
-        let attachment = host.attachment(nqn.as_nqn())?;
-        let theirs = attachment
-            .device()
-            .is_some_and(|device| layers.iter().any(|layer| layer.device == device.number));
-        if theirs && !connections.contains(&nqn) {
-            owner = Some(nqn);
+    let mut unexplained: BTreeSet<_> = layers.iter().map(|layer| layer.device).collect();
+    for nqn in &connections {
+        if let Some(device) = host.attachment(nqn.as_nqn())?.device() {
+            unexplained.remove(&device.number);
         }
     }
     Ok(Observed {
         layers: layers.len(),
-        owner,
+        owner: owner(volumes, &connections, unexplained)?,
         holders: volumes.holders(&wanted.volume)?,
         connections,
         record: if record.is_some() { Recorded::Yes } else { Recorded::No },
     })
+}
+
+/// The other volume that one of these devices is of. What is odd about a third one matters only if it may be that.
+fn owner<H: Host>(
+    volumes: &Volumes<H>,
+    own: &[ManagedNqn],
+    devices: BTreeSet<DeviceNumber>,
+) -> Result<Option<ManagedNqn>, Error> {
+    let Volumes { host, prefix, .. } = volumes;
+    let mut odd = None;
+    for nqn in host.subsystems()? {
+        let Ok(nqn) = ManagedNqn::new(prefix, nqn) else { continue };
+        if devices.is_empty() || own.contains(&nqn) {
+            continue;
+        }
+        match host.attachment(nqn.as_nqn()) {
+            Ok(attachment) if attachment.device().is_some_and(|device| devices.contains(&device.number)) => {
+                return Ok(Some(nqn));
+            }
+            Ok(_) => {}
+            Err(error) => odd = Some(error),
+        }
+    }
+    let Some(odd) = odd else { return Ok(None) };
+    // A device that is gone for good is nobody's.
+    let mut there = false;
+    for device in devices {
+        there |= host.device_is_there(device)?;
+    }
+    if there { Err(odd.into()) } else { Ok(None) }
 }
 
 fn next(wanted: &Wanted, observed: Observed) -> Step {

@@ -2,7 +2,7 @@
 //!
 //! Tests say what the world is like, call a verb, and look at the world again; nobody looks at calls.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +42,7 @@ pub struct World {
     errors: u64,
     faults: VecDeque<(Act, Errno)>,
     late: Option<Late>,
+    odd: BTreeSet<Nqn>,
     devices: u32,
     changes: usize,
 }
@@ -248,6 +249,11 @@ impl FakeHost {
             .insert(nqn.clone(), Connection { live: true, scanned: true, device, portal, policy });
     }
 
+    /// A subsystem shows more than one device, so that nothing can be said of it.
+    pub fn confuse(&self, nqn: &Nqn) {
+        self.world().odd.insert(nqn.clone());
+    }
+
     /// A connection has no device, as before it is scanned.
     pub fn unscan(&self, nqn: &Nqn) {
         if let Some(connection) = self.world().connections.get_mut(nqn) {
@@ -402,6 +408,9 @@ fn mounted(device: DeviceNumber, source: &str, fs: &str, at: &Path, options: &[&
 impl Host for FakeHost {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
         let world = self.world();
+        if world.odd.contains(nqn) {
+            return Err(Error::SeveralDevices { nqn: nqn.clone(), devices: "nvme7n1, nvme7n2".into() });
+        }
         Ok(match world.connections.get(nqn) {
             None if world.is_lost(nqn) => Attachment::Lost,
             None => Attachment::Absent,

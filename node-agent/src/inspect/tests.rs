@@ -90,6 +90,20 @@ fn a_damaged_record_is_its_own_volume_s_trouble_only() {
 }
 
 #[test]
+fn an_odd_connection_is_its_own_volume_s_trouble_only() {
+    let world = published();
+    let odd = "nqn.2000-02.com.mikrotik:pvc-odd".parse().unwrap();
+    world.host.connect_by_hand(&odd);
+    world.host.confuse(&odd);
+    let all = all(&world.volumes).unwrap();
+    let [ours, other] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(Some(ours), one(&world.volumes, &world.volume).unwrap().as_ref());
+    assert!(other.damage.as_ref().unwrap().contains("has several devices"), "{other:?}");
+    assert_eq!(other.connection, Connection::Connecting, "not knowing is no reason to take it for gone");
+    assert!(one(&world.volumes, &"pvc-odd".parse().unwrap()).is_err());
+}
+
+#[test]
 fn what_holds_a_device_that_is_gone_is_told() {
     let world = published();
     world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");

@@ -231,3 +231,20 @@ fn lesson_19_a_volume_is_let_go_while_the_array_is_away() {
     unstage(&world.volumes, &world.unstage()).unwrap();
     assert!(world.is_clean());
 }
+
+#[test]
+fn an_odd_subsystem_keeps_no_other_volume_staged_unless_it_may_own_the_mount() {
+    for world in [filesystem(), block()] {
+        let odd = "nqn.2000-02.com.mikrotik:pvc-odd".parse().unwrap();
+        world.host.connect_by_hand(&odd);
+        world.host.confuse(&odd);
+        unstage(&world.volumes, &world.unstage()).unwrap();
+        assert_eq!(world.volumes.connections(&world.volume).unwrap(), []);
+
+        world.host.mount_again(&odd, world.staging().as_path());
+        let before = world.everything();
+        let error = unstage(&world.volumes, &world.unstage()).unwrap_err();
+        assert!(error.to_string().contains("has several devices"), "{error}");
+        assert_eq!(world.everything(), before);
+    }
+}
