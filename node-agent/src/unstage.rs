@@ -160,10 +160,13 @@ fn owner<H: Host>(
     devices: BTreeSet<DeviceNumber>,
 ) -> Result<Option<ManagedNqn>, Error> {
     let Volumes { host, prefix, .. } = volumes;
+    if devices.is_empty() {
+        return Ok(None);
+    }
     let mut odd = None;
     for nqn in host.subsystems()? {
         let Ok(nqn) = ManagedNqn::new(prefix, nqn) else { continue };
-        if devices.is_empty() || own.contains(&nqn) {
+        if own.contains(&nqn) {
             continue;
         }
         match host.attachment(nqn.as_nqn()) {

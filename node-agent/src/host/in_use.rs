@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, openat,
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::{DeviceNumber, Error, Mounts, mount};
+use super::{DeviceNumber, Error, Mount, Mounts, mount};
 
 mod pod;
 
@@ -194,15 +194,34 @@ fn devices_on_top(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holder>, 
     let blocks = root.join("sys/class/block");
     for name in entries(&blocks)? {
         let Ok(file) = fs::read_to_string(blocks.join(&name).join("loop/backing_file")) else { continue };
-        let file = file.trim_end_matches('\n');
+        let file = Path::new(file.trim_end_matches('\n'));
+        if may_wait(&root.join("proc"), file)? {
+            continue;
+        }
         // The file is a path in the mount namespace that set the loop up; where it is none here it cannot be followed.
-        let Ok(stat) = rustix::fs::stat(root.join(file.trim_start_matches('/'))) else { continue };
+        let Ok(stat) = rustix::fs::stat(root.join(file.strip_prefix("/").unwrap_or(file))) else { continue };
         let number = DeviceNumber::from_raw(stat.st_rdev);
         if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice && devices.contains(&number) {
             found.push(holder(number, &name));
         }
     }
     Ok(found)
+}
+
+/// Whether a path is on a filesystem that asks somebody before it answers, and waits for ever if nobody is there. There are no
+/// nodes of our devices on such a one.
+fn may_wait(proc: &Path, path: &Path) -> Result<bool, Error> {
+    let Some(mounts) = mounts(proc, OsStr::new("self"))? else { return Ok(false) };
+    Ok(nearest(&mounts, path).is_some_and(|mount| match mount.filesystem.as_str() {
+        "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "9p" | "virtiofs" | "afs" | "lustre" | "autofs" => true,
+        kind => kind.starts_with("fuse"),
+    }))
+}
+
+/// The mount that a path is on. Of those at one place it is the last, which covers the others.
+fn nearest<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.at));
+    above.max_by_key(|mount| mount.at.as_os_str().len())
 }
 
 fn processes(proc: &Path) -> Result<Vec<OsString>, Error> {
@@ -292,9 +311,7 @@ fn by_name(entry: &Path, devices: &HashSet<DeviceNumber>) -> Result<Option<(Devi
     let process = entry.ancestors().find(|above| above.join("mountinfo").exists());
     let (Some(process), Ok(name)) = (process, fs::read_link(entry)) else { return Ok(None) };
     let Some(mounts) = mounts(process, OsStr::new("."))? else { return Ok(None) };
-    let above = mounts.iter().filter(|mount| name.starts_with(&mount.at));
-    let nearest = above.max_by_key(|mount| mount.at.as_os_str().len());
-    Ok(nearest
+    Ok(nearest(&mounts, &name)
         .map(|mount| mount.device)
         .filter(|device| devices.contains(device))
         .map(|device| (device, name)))

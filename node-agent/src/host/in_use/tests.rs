@@ -206,3 +206,46 @@ fn a_file_whose_filesystem_has_shut_down_is_told_by_its_name() {
     assert_eq!(told("8"), None);
     assert_eq!(told("9"), None);
 }
+
+#[test]
+fn a_loop_s_file_is_not_looked_at_where_nobody_may_answer() {
+    let tree = Tree::new();
+    let mountinfo = format!(
+        "{UNMOUNTED}\
+         23 22 0:40 / /srv rw - nfs4 array:/srv rw\n\
+         24 22 0:41 / /home rw - fuse.sshfs array:/home rw\n\
+         25 23 8:1 / /srv/local rw - ext4 /dev/sda1 rw\n\
+         26 22 8:2 / /covered rw - xfs /dev/sda2 rw\n\
+         27 26 0:42 / /covered rw - cifs //array/covered rw\n"
+    );
+    fs::write(tree.root().join("proc/1/mountinfo"), mountinfo).unwrap();
+    let waits = |path: &str| may_wait(&tree.root().join("proc"), Path::new(path)).unwrap();
+    for path in ["/srv/disk.img", "/home/me/disk.img", "/covered/disk.img"] {
+        assert!(waits(path), "{path}");
+    }
+    for path in ["/disk.img", "/dev/nvme1n1", "/srvs/disk.img", "/srv/local/disk.img", "relative"] {
+        assert!(!waits(path), "{path}");
+    }
+}
+
+#[test]
+fn a_loop_over_a_device_is_a_use_but_for_where_nobody_may_answer() {
+    // A node that is there on any machine with a loop module or a disk; where there is none, the test above has to do.
+    let nodes = fs::read_dir("/dev").unwrap().flatten().filter_map(|entry| {
+        let stat = rustix::fs::stat(entry.path()).ok()?;
+        let is_node = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+        is_node.then(|| (entry.path(), DeviceNumber::from_raw(stat.st_rdev)))
+    });
+    for (node, number) in nodes.take(1) {
+        let tree = Tree::new();
+        fs::create_dir_all(tree.root().join("sys/class/block/loop7/loop")).unwrap();
+        fs::write(tree.root().join("sys/class/block/loop7/loop/backing_file"), "/srv/node\n").unwrap();
+        fs::create_dir(tree.root().join("srv")).unwrap();
+        symlink(node, tree.root().join("srv/node")).unwrap();
+        let found = holders(tree.root(), &[number]).unwrap();
+        assert_eq!(found.iter().map(|holder| holder.how).collect::<Vec<_>>(), [Use::BlockDevice]);
+        let mountinfo = format!("{UNMOUNTED}23 22 0:40 / /srv rw - nfs4 array:/srv rw\n");
+        fs::write(tree.root().join("proc/1/mountinfo"), mountinfo).unwrap();
+        assert_eq!(holders(tree.root(), &[number]).unwrap(), []);
+    }
+}
