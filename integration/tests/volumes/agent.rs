@@ -181,7 +181,8 @@ pub(crate) async fn the_agent_tells_people_what_it_holds(rig: &Rig) -> Result<()
 
         driver.detach(pod).await?;
         ensure!(!get("/debug/volumes").await?.contains(&volume.id), "a detached volume is still told of");
-        ensure!(status("table").await? == "w1 has no volumes", "{}", status("table").await?);
+        // A node that was dead while its volume went elsewhere still has the record of it.
+        ensure!(!status("table").await?.contains(&volume.id), "{}", status("table").await?);
         driver.delete(&volume).await?;
         Ok(())
     })
