@@ -20,8 +20,8 @@ use crate::events::{Ahead, Event, Events, Reader};
 use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
 use crate::inspect::{self, Connection, Volume};
 use crate::reads;
-use crate::volumes::Volumes;
 use crate::volumes::survey::condition;
+use crate::volumes::{self, Volumes};
 
 mod caller;
 
@@ -47,7 +47,7 @@ enum Error {
     #[error(transparent)]
     NotManaged(#[from] NotManaged),
     #[error(transparent)]
-    Inspect(#[from] inspect::Error),
+    Volumes(#[from] volumes::Error),
     #[error(transparent)]
     Reads(#[from] reads::Error),
     #[error(transparent)]
@@ -59,7 +59,7 @@ impl Failure for Error {
         match self {
             Self::Caller(_) => Kind::Forbidden,
             Self::Malformed(_) | Self::NotManaged(_) => Kind::Invalid,
-            Self::Inspect(error) => error.kind(),
+            Self::Volumes(error) => error.kind(),
             Self::Reads(error) => error.kind(),
             Self::Ahead(error) => error.kind(),
         }

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use crate::breaker::Breakers;
 use crate::events::Events;
 use crate::host::{self, Host, Mount};
-use crate::volumes::Volumes;
 use crate::volumes::record;
-use crate::{inspect, reads, status};
+use crate::volumes::{self, Volumes};
+use crate::{reads, status};
 
 mod page;
 
@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Inspect(#[from] inspect::Error),
+    Volumes(#[from] volumes::Error),
     #[error(transparent)]
     Reads(#[from] reads::Error),
     #[error(transparent)]
@@ -233,7 +233,7 @@ mod tests {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let hanging = move || {
             let _ = ended.recv();
-            Ok::<_, crate::inspect::Error>(())
+            Ok::<_, volumes::Error>(())
         };
         let call = Call::on(Rpc::NodeUnstageVolume, &world.volume);
         desk.calls.run_blocking(call, Duration::ZERO, hanging).await.unwrap_err();

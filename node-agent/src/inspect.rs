@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 
 use rds_csi_api::status::chain;
-use rds_csi_api::{Failure, Kind, Nqn, VolumeId};
+use rds_csi_api::{Nqn, VolumeId};
 use serde::Serialize;
 
-use crate::host::{self, Attachment, Device, Holder, Host};
-use crate::volumes::record::{self, Form, Listing, Record};
-use crate::volumes::{self, Volumes};
+use crate::host::{Attachment, Device, Holder, Host};
+use crate::volumes::record::{Form, Listing, Record};
+use crate::volumes::{Error, Volumes};
 
 /// A volume of which something is left on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,26 +46,23 @@ pub enum Connection {
     Live,
 }
 
-/// Why nothing can be said.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The machine could not be read.
-    #[error(transparent)]
-    Host(#[from] host::Error),
-    /// A record could not be read.
-    #[error(transparent)]
-    Record(#[from] record::Error),
-    /// The volume could not be looked at.
-    #[error(transparent)]
-    Volumes(#[from] volumes::Error),
+impl Connection {
+    /// As people and metrics are told.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+        }
+    }
 }
 
-impl Failure for Error {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Host(error) => error.kind(),
-            Self::Record(error) => error.kind(),
-            Self::Volumes(error) => error.kind(),
+impl From<&Attachment> for Connection {
+    fn from(attachment: &Attachment) -> Self {
+        match attachment {
+            Attachment::Absent | Attachment::Lost => Self::Absent,
+            Attachment::Connecting(_) => Self::Connecting,
+            Attachment::Live(_) => Self::Live,
         }
     }
 }
@@ -78,18 +75,16 @@ struct Known {
     damage: Option<String>,
 }
 
+impl From<Record> for Known {
+    fn from(record: Record) -> Self {
+        Self { volume: record.volume.clone(), nqn: record.nqn.clone(), record: Some(record), damage: None }
+    }
+}
+
 /// Every volume of which there is a record or a connection. What of one cannot be read is its own trouble only.
 pub fn all<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Volume>, Error> {
     let Listing { records, damaged } = volumes.records.list()?;
-    let mut known: Vec<_> = records
-        .into_iter()
-        .map(|record| Known {
-            volume: record.volume.clone(),
-            nqn: record.nqn.clone(),
-            record: Some(record),
-            damage: None,
-        })
-        .collect();
+    let mut known: Vec<_> = records.into_iter().map(Known::from).collect();
     for (volume, error) in damaged {
         tracing::warn!(%volume, "{}", chain(&error));
         let nqn = Nqn::of_volume(&volume);
@@ -123,12 +118,7 @@ pub fn one<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<Option<Vo
         .filter(|nqn| record.as_ref().is_none_or(|record| record.nqn != *nqn.as_nqn()))
         .map(|nqn| Known { volume: volume.clone(), nqn: nqn.as_nqn().clone(), record: None, damage: None })
         .collect();
-    known.extend(record.map(|record| Known {
-        volume: volume.clone(),
-        nqn: record.nqn.clone(),
-        record: Some(record),
-        damage: None,
-    }));
+    known.extend(record.map(Known::from));
     // Connected under two names it is the one that holds something that matters.
     let seen =
         known.into_iter().map(|known| attachment(volumes, &known).map(|attachment| (known, attachment)));
@@ -161,11 +151,7 @@ fn look<H: Host>(volumes: &Volumes<H>, all: Vec<(Known, Attachment)>) -> Result<
             Ok(Volume {
                 volume,
                 nqn,
-                connection: match attachment {
-                    Attachment::Absent | Attachment::Lost => Connection::Absent,
-                    Attachment::Connecting(_) => Connection::Connecting,
-                    Attachment::Live(_) => Connection::Live,
-                },
+                connection: Connection::from(&attachment),
                 device: attachment.device().map(Device::path),
                 staging_path: staging_path(volumes, record.as_ref(), &attachment)?,
                 publish_paths: record.as_ref().map_or(Ok(Vec::new()), |record| volumes.published(record))?,

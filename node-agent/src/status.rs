@@ -15,10 +15,10 @@ use rds_csi_api::{HostId, HostNqn, ManagedPrefix, NodeName};
 use serde::Serialize;
 
 use crate::host::{Host, Initiator, KubeletDir, Linux, Use};
-use crate::inspect::{self, Connection, Volume};
+use crate::inspect::{self, Volume};
 use crate::reads::Reads;
 use crate::volumes::survey::condition;
-use crate::volumes::{Records, Volumes};
+use crate::volumes::{Error, Records, Volumes};
 
 /// Reading sysfs and /proc takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub struct Line {
 }
 
 /// All volumes of which anything is left on this node.
-pub fn lines<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Line>, inspect::Error> {
+pub fn lines<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Line>, Error> {
     let all = inspect::all(volumes)?.into_iter();
     Ok(all.map(|volume| Line { condition: condition(volumes, &volume.volume), volume }).collect())
 }
@@ -154,14 +154,9 @@ fn table(node: &NodeName, lines: &[Line]) -> String {
 fn row(line: &Line) -> [String; 6] {
     let Line { volume: Volume { volume, connection, device, staging_path, publish_paths, .. }, condition } =
         line;
-    let connection = match connection {
-        Connection::Absent => "absent",
-        Connection::Connecting => "connecting",
-        Connection::Live => "live",
-    };
     [
         volume.to_string(),
-        connection.into(),
+        connection.as_str().into(),
         device.as_ref().map_or_else(|| "-".into(), |device| device.display().to_string()),
         if staging_path.is_some() { "yes" } else { "no" }.into(),
         publish_paths.len().to_string(),

@@ -6,7 +6,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::LastLook;
-use crate::host::Attachment;
+use crate::inspect::Connection;
 use crate::volumes::health::Ailment;
 use crate::volumes::survey::{Seen, Survey};
 
@@ -15,13 +15,16 @@ use crate::volumes::survey::{Seen, Survey};
 pub struct Gauges(pub LastLook);
 
 /// The states of a connection, as the label `connection` has them. Of a volume whose record is damaged it is not known.
-const STATES: [&str; 4] = ["live", "connecting", "absent", "unknown"];
+const STATES: [&str; 4] =
+    [Connection::Live.as_str(), Connection::Connecting.as_str(), Connection::Absent.as_str(), UNKNOWN];
+
+const UNKNOWN: &str = "unknown";
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let counts = self.0.read(|Survey { seen, unseen }| {
-            let seen_states = seen.values().map(|seen| connection(&seen.attachment));
-            let states: Vec<_> = seen_states.chain(unseen.values().map(|_| "unknown")).collect();
+            let seen_states = seen.values().map(|seen| Connection::from(&seen.attachment).as_str());
+            let states: Vec<_> = seen_states.chain(unseen.values().map(|_| UNKNOWN)).collect();
             let of = |state| states.iter().filter(|of| **of == state).count();
             let abnormal = seen.values().filter(|seen| seen.trouble.is_some()).count() + unseen.len();
             let is_storm =
@@ -35,27 +38,12 @@ impl Collector for Gauges {
         for (state, count) in STATES.into_iter().zip(connected) {
             gauge(count).encode(volumes.encode_family(&[("connection", state)])?)?;
         }
-        let help = "Volumes of this node whose device is mounted too often";
-        gauge(storms).encode(encoder.encode_descriptor(
-            "rds_csi_mount_storms",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)?;
-        let help = "Volumes of this node that something is known against";
-        gauge(abnormal).encode(encoder.encode_descriptor(
-            "rds_csi_volumes_abnormal",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)
-    }
-}
-
-fn connection(attachment: &Attachment) -> &'static str {
-    match attachment {
-        Attachment::Live(_) => "live",
-        Attachment::Connecting(_) => "connecting",
-        Attachment::Absent | Attachment::Lost => "absent",
+        for (name, help, count) in [
+            ("rds_csi_mount_storms", "Volumes of this node whose device is mounted too often", storms),
+            ("rds_csi_volumes_abnormal", "Volumes of this node that something is known against", abnormal),
+        ] {
+            gauge(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
     }
 }

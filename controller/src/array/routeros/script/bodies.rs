@@ -5,7 +5,7 @@
 
 use super::fragments::{
     disks, hosts, known_or_stop, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
-    show_snapshot, shut, shut_to_all_but, size_or_stop, subvolumes,
+    show_snapshot, shut, size_or_stop, subvolumes,
 };
 
 /// The disk, and the file that it says it is in.
@@ -63,11 +63,11 @@ macro_rules! letting_in {
 pub(super) const OPEN: &str = letting_in!(open!());
 
 /// Lets nobody in.
-pub(super) const SHUT: &str = letting_in!(shut!());
+pub(super) const SHUT: &str = letting_in!(shut!(""));
 
 /// Lets hosts in, with the export off before, since a list alone cuts no connection. It is switched off together with whoever is
 /// not to come back, so that nobody slips in while it is switched on.
-pub(super) const FENCE: &str = letting_in!(shut_to_all_but!(), open!());
+pub(super) const FENCE: &str = letting_in!(shut!(" nvme-tcp-server-allow-host-name=$hosts"), open!());
 
 /// Takes a snapshot unless there is one of this id. All that is known of it is in its name, since a subvolume has no comment.
 ///

@@ -151,28 +151,21 @@ macro_rules! open {
 }
 
 /// Switches the export off, unless it is. Its list stays, and means nothing until the export is opened again, with another.
+///
+/// `$and` is what the same command sets besides, such as a list of those who may come back.
 macro_rules! shut {
-    () => {
+    ($and:literal) => {
         concat!(
             ":if (",
             disks!("slot=$volume nvme-tcp-export=no"),
-            "=0) do={/disk set $ours nvme-tcp-export=no}"
-        )
-    };
-}
-
-/// Switches the export off, unless it is, and lets only `$hosts` come back.
-macro_rules! shut_to_all_but {
-    () => {
-        concat!(
-            ":if (",
-            disks!("slot=$volume nvme-tcp-export=no"),
-            "=0) do={/disk set $ours nvme-tcp-export=no nvme-tcp-server-allow-host-name=$hosts}"
+            "=0) do={/disk set $ours nvme-tcp-export=no",
+            $and,
+            "}"
         )
     };
 }
 
 pub(super) use {
     disks, hosts, known_or_stop, making, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
-    show_snapshot, shut, shut_to_all_but, size_or_stop, subvolumes,
+    show_snapshot, shut, size_or_stop, subvolumes,
 };
