@@ -47,6 +47,8 @@ struct Inner {
     closed: Option<Error>,
     suspects: Suspects,
     running: Running,
+    /// How many sessions have a line.
+    lines: usize,
     /// How many lines are past their time and still hold a session.
     stuck: usize,
 }
@@ -76,10 +78,15 @@ pub(super) struct Ticket<'queue> {
 }
 
 /// What one session takes at once.
-#[derive(Default)]
-pub(super) struct Share {
+pub(super) struct Share<'queue> {
     pub(super) batch: Batch,
     pub(super) calls: Vec<Waiting>,
+    pub(super) line: Line<'queue>,
+}
+
+/// A session's line. Dropped, the session is free.
+pub(super) struct Line<'queue> {
+    queue: &'queue Queue,
 }
 
 /// A line that is past its time and holds its session.
@@ -132,44 +139,50 @@ impl Queue {
         }
     }
 
-    /// What one of so many sessions takes: its fair share, in one line of at most so many bytes, and at least one call.
-    pub(super) fn take(&self, sessions: NonZeroUsize, line_limit: usize) -> Share {
+    /// What one of so many sessions takes: its fair share with those that are free too, in one line of at most so many bytes, and
+    /// at least one call. None if nothing may be taken.
+    pub(super) fn take(&self, sessions: NonZeroUsize, line_limit: usize) -> Option<Share<'_>> {
         let mut inner = self.lock();
-        let most = inner.waiting.len().div_ceil(sessions.get()).clamp(1, LARGEST_SHARE);
-        let mut share = Share::default();
+        let free = sessions.get().saturating_sub(inner.lines).max(1);
+        let most = inner.waiting.len().div_ceil(free).clamp(1, LARGEST_SHARE);
+        let (mut batch, mut calls) = (Batch::default(), Vec::new());
         let mut passed_over = VecDeque::new();
         while let Some(next) = inner.waiting.pop_front() {
             let about = next.call.about.as_str();
             let must_wait = inner.running.is_about(about)
                 // Calls about the same keep their order.
                 || passed_over.iter().any(|other: &Waiting| other.call.about == about)
-                || (next.company == Company::None && !share.calls.is_empty());
+                || (next.company == Company::None && !calls.is_empty());
             if must_wait {
                 passed_over.push_back(next);
                 continue;
             }
-            if share.calls.is_empty() {
-                share.batch.push(&next.call);
-            } else if !share.batch.push_within(&next.call, line_limit) {
+            if calls.is_empty() {
+                batch.push(&next.call);
+            } else if !batch.push_within(&next.call, line_limit) {
                 inner.waiting.push_front(next);
                 break;
             }
             let goes_alone = next.company == Company::None;
-            share.calls.push(next);
-            if goes_alone || share.calls.len() == most {
+            calls.push(next);
+            if goes_alone || calls.len() == most {
                 break;
             }
         }
         passed_over.append(&mut inner.waiting);
         inner.waiting = passed_over;
-        for taken in &share.calls {
+        for taken in &calls {
             inner.running.begin(taken.ticket, &taken.call.about);
         }
         if inner.has_takeable() {
             // Arrivals that nobody waited for are told once only, however many they were.
             self.arrived.notify_one();
         }
-        share
+        if calls.is_empty() {
+            return None;
+        }
+        inner.lines += 1;
+        Some(Share { batch, calls, line: Line { queue: self } })
     }
 
     /// Puts a call where it was before it was taken, since it has not run. It goes alone; nobody's does not go again.
@@ -288,6 +301,12 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.give_up();
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.queue.lock().lines -= 1;
     }
 }
 

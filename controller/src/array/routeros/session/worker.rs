@@ -35,8 +35,7 @@ impl Worker {
             match self.link().await {
                 // What waits is looked at only now, so that it is as much as possible.
                 Ok(link) => {
-                    let share = self.queue.take(self.settings.sessions, self.settings.line_limit);
-                    if !share.calls.is_empty() {
+                    if let Some(share) = self.queue.take(self.settings.sessions, self.settings.line_limit) {
                         self.run(&link, share).await;
                     }
                 }
@@ -63,8 +62,8 @@ impl Worker {
     }
 
     /// Sends the line, and tells callers as their frames report. Those who have waited before go earlier than the line.
-    async fn run(&self, link: &Link, share: Share) {
-        let Share { batch, calls } = share;
+    async fn run(&self, link: &Link, share: Share<'_>) {
+        let Share { batch, calls, line: _line } = share;
         let sharing = calls.len();
         // Its own time, since callers that have waited long would have it judged too soon.
         let deadline = Instant::now() + self.settings.command_timeout;
