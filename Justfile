@@ -83,8 +83,9 @@ simulator *args:
     cargo run --quiet --bin rds-csi-simulator -- "$@"
 
 # Count and time what the controller sends to a simulated array; --idle also watches an idle minute
-bench-array *args: build
-    cargo run --quiet --bin rds-csi-bench-array -- "$@"
+bench-array *args:
+    cargo build --quiet --profile measure --workspace --bins
+    cargo run --quiet --profile measure --bin rds-csi-bench-array -- "$@"
 
 # Time what the node agent adds to the system calls that it makes, on microVMs, and count the programs that it runs
 bench-node: build
