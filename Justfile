@@ -84,8 +84,8 @@ simulator *args:
 
 # Count and time what the controller sends to a simulated array; --idle also watches an idle minute
 bench-array *args:
-    cargo build --quiet --profile measure --workspace --bins
-    cargo run --quiet --profile measure --bin rds-csi-bench-array -- "$@"
+    cargo build --quiet --profile measured --workspace --bins
+    cargo run --quiet --profile measured --bin rds-csi-bench-array -- "$@"
 
 # Time what the node agent adds to the system calls that it makes, on microVMs, and count the programs that it runs
 bench-node: build
