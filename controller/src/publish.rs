@@ -10,9 +10,10 @@ use rds_csi_api::serve::telemetry;
 use rds_csi_api::{Failure, Kind, NodeName, Portal, PublishContext, ReconnectPolicy, VolumeId};
 
 use crate::array::{self, Array, Export};
-use crate::attachments::Record;
 use crate::attachments::decide::{self, Claim, Fence, Publish, Refusal};
+use crate::attachments::facts::{self, Freshness};
 use crate::attachments::store::{self, Store, Stored};
+use crate::attachments::{Ledger, Record};
 use crate::node_agents::Witness;
 
 /// A node's wish to hold a volume.
@@ -69,6 +70,9 @@ pub enum Error {
     /// Nobody knows who holds it.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Nobody knows who is to hold it.
+    #[error(transparent)]
+    Facts(#[from] facts::Error),
     /// The array did not let it in.
     #[error(transparent)]
     Array(#[from] array::Error),
@@ -81,6 +85,7 @@ impl Failure for Error {
             Self::NoSuchNode(_) => Kind::Missing,
             Self::NodeFull { .. } => Kind::Full,
             Self::Store(error) => error.kind(),
+            Self::Facts(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
     }
@@ -89,26 +94,28 @@ impl Failure for Error {
 /// Attaches the volume to the node; what the node needs to know about this attachment.
 pub async fn publish(
     array: &impl Array,
-    store: &impl Store,
+    ledger: &impl Ledger,
     nodes: &impl Witness,
     Limits { fence, volumes_per_node: most }: Limits,
     request: Request,
 ) -> Result<PublishContext, Error> {
     let Request { id, claim, portal, reconnect } = request;
-    let Stored { record: before, revision } = store.load(&id).await?;
+    let Stored { record: before, revision } = ledger.load(&id).await?;
     let node = claim.node.clone();
-    let decision = decide::publish(&before, claim, SystemTime::now());
+    let of = before.nodes().chain([&node]).cloned().collect();
+    let facts = ledger.facts(&id, &of, Freshness::Cached).await?;
+    let decision = decide::publish(&before, &facts, claim, SystemTime::now());
     let decision =
         decision.map_err(|source| Error::Refused { id: id.clone(), node: node.clone(), source })?;
     let is_new = matches!(decision, Publish::Attach(_));
     let (record, revision) = match decision {
         Publish::Keep => (before, revision),
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
-        Publish::Attach(_) if holds(store, &node).await? >= usize::from(most.get()) => {
+        Publish::Attach(_) if holds(ledger, &node).await? >= usize::from(most.get()) => {
             return Err(Error::NodeFull { node, most });
         }
         Publish::Attach(record) => {
-            let revision = store.replace(&id, revision, record.clone()).await?;
+            let revision = ledger.replace(&id, revision, record.clone()).await?;
             (record, revision)
         }
     };
@@ -123,7 +130,7 @@ pub async fn publish(
         Err(error) => {
             if left_out(&error, is_new) {
                 // Left in the record, the node would keep others from what it does not hold.
-                let undone = store.replace(&id, revision, record.without([&node])).await;
+                let undone = ledger.replace(&id, revision, record.without([&node])).await;
                 if let Err(why) = undone {
                     tracing::warn!(volume = %id, %node, %why, "a node that was not let in stays a holder until it is detached");
                 }

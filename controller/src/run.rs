@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::array::routeros::{Keeper, RouterOs};
-use crate::attachments::store::{InMemory, Store};
+use crate::attachments::{Herald as _, Standalone, Store};
 use crate::backends::{Backend, Backends};
 use crate::cluster;
 use crate::cluster::events::Herald;
@@ -65,14 +65,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = if backends.constrain_topology() { Identity::ByTopology } else { Identity::Everywhere };
     let connected = backends.clone();
     let readiness = move || readiness(&connected);
-    let driver = Arc::new(Driver {
-        backends,
-        store: InMemory::default(),
-        nodes,
-        prefix,
-        volumes_per_node,
-        health_calls,
-    });
+    let store = Standalone::default();
+    store.tally().register(&mut registry);
+    let driver = Arc::new(Driver { backends, store, nodes, prefix, volumes_per_node, health_calls });
     let search = search(orphans, &driver, &calls, &mut registry).await?;
 
     let admin_listener = TcpListener::bind(admin_listen)

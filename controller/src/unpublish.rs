@@ -6,8 +6,10 @@ use futures_util::future::join_all;
 use rds_csi_api::{Failure, HostNqn, Kind, NodeName, Nqn, VolumeId};
 
 use crate::array::{self, Array, Export, Volume};
+use crate::attachments::Ledger;
 use crate::attachments::decide::{self, Fence, Refusal, Release};
-use crate::attachments::store::{self, Store, Stored};
+use crate::attachments::facts;
+use crate::attachments::store::{self, Stored};
 use crate::node_agents::Witness;
 use crate::publish::admitted;
 
@@ -35,6 +37,9 @@ pub enum Error {
     /// Nobody knows who holds it.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Nobody knows who is to hold it.
+    #[error(transparent)]
+    Facts(#[from] facts::Error),
     /// The array did not shut the node out.
     #[error(transparent)]
     Array(#[from] array::Error),
@@ -45,6 +50,7 @@ impl Failure for Error {
         match self {
             Self::Refused { source, .. } => source.kind(),
             Self::Store(error) => error.kind(),
+            Self::Facts(error) => error.kind(),
             Self::Array(error) => error.kind(),
         }
     }
@@ -53,13 +59,13 @@ impl Failure for Error {
 /// Detaches the volume.
 pub async fn unpublish(
     array: &impl Array,
-    store: &impl Store,
+    ledger: &impl Ledger,
     nodes: &impl Witness,
     fence: Fence,
     id: VolumeId,
     from: From,
 ) -> Result<(), Error> {
-    let Stored { record, revision } = store.load(&id).await?;
+    let Stored { record, revision } = ledger.load(&id).await?;
     let leaving: Vec<NodeName> = match from {
         From::Node(node) if record.of(&node).is_none() => {
             return forget(array, nodes, fence, &id, node).await;
@@ -76,7 +82,7 @@ pub async fn unpublish(
     if fence == Fence::Acl {
         shut_out(array, release, &id, &admitted(fence, &record), &admitted(fence, &left)).await?;
     }
-    store.replace(&id, revision, left).await?;
+    ledger.replace(&id, revision, left).await?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use rds_csi_api::{AccessMode, Failure, Kind, NodeName};
 
+use super::facts::{Attached, Facts};
 use super::record::{Attachment, Record, Rights, Shape};
 
 /// A live migration needs two nodes. More would be a cluster filesystem, which this is not for.
@@ -152,7 +153,7 @@ impl Failure for Refusal {
 }
 
 /// Whether a node may hold a volume, given who does.
-pub fn publish(record: &Record, claim: Claim, now: SystemTime) -> Result<Publish, Refusal> {
+pub fn publish(record: &Record, facts: &Facts, claim: Claim, now: SystemTime) -> Result<Publish, Refusal> {
     if claim.shape == Shape::Filesystem && claim.mode == AccessMode::MultiNodeWriter {
         return Err(Refusal::SharedFilesystem);
     }
@@ -168,6 +169,13 @@ pub fn publish(record: &Record, claim: Claim, now: SystemTime) -> Result<Publish
     let stranger = record.attachments().find(|(_, held)| !shared(held.mode, mode) || held.shape != shape);
     if let Some((holder, held)) = stranger {
         return Err(Refusal::Held { holder: holder.clone(), how: name(held.mode) });
+    }
+    // Attached by Kubernetes' word, and in no record: the record was lost.
+    let lost = facts.wanted.iter().find(|(other, attached)| {
+        **attached == Attached::Yes && **other != node && record.of(other).is_none()
+    });
+    if let Some((holder, _)) = lost {
+        return Err(Refusal::Held { holder: holder.clone(), how: name(mode) });
     }
     let most = if mode == AccessMode::MultiNodeWriter { MOST_WRITERS } else { MOST_READERS };
     if record.nodes().count() >= most {

@@ -16,6 +16,9 @@ pub trait Store: Send + Sync + 'static {
     /// Every record that is not empty. Not being able to look at all of them is an error, never a shorter list.
     fn list(&self) -> impl Future<Output = Result<BTreeMap<VolumeId, Record>, Error>> + Send;
 
+    /// The records as they were heard of last, without asking anybody; nothing if none was heard of yet. For what is shown.
+    fn seen(&self) -> Option<BTreeMap<VolumeId, Record>>;
+
     /// Replaces the record that was loaded. [`Error::Changed`] if it is not that one any more.
     fn replace(
         &self,
@@ -34,9 +37,21 @@ pub struct Stored {
     pub revision: Revision,
 }
 
-/// Tells two states of one record apart, even if they read the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Revision(u64);
+/// Tells two states of one record apart, even if they read the same. What it says is the store's own affair.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Revision(String);
+
+impl Revision {
+    /// As the store spells it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The same.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Why a record was not read or not replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +59,36 @@ pub enum Error {
     /// Somebody else was quicker.
     #[error("the attachments of volume {0} were changed by somebody else at the same time: try again")]
     Changed(VolumeId),
+    /// There is nothing that its record could be kept with.
+    #[error(
+        "volume {0} has no PersistentVolume, so who holds it cannot be written down: make one that names it"
+    )]
+    NoSuchVolume(VolumeId),
+    /// It was written by somebody else, or by a later version.
+    #[error(
+        "the record of who holds volume {id} cannot be read: {why}; correct it, or remove it once no node uses the volume"
+    )]
+    Unreadable {
+        /// The volume.
+        id: VolumeId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It could not be asked for, or nobody knows whether it was written.
+    #[error("who holds the volumes is not known, and nothing is changed until it is: {why}")]
+    Unreachable {
+        /// Why not.
+        why: String,
+    },
 }
 
 impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Changed(_) => Kind::Busy,
+            Self::NoSuchVolume(_) => Kind::Missing,
+            Self::Unreadable { .. } => Kind::Refused,
+            Self::Unreachable { .. } => Kind::Unreachable,
         }
     }
 }
@@ -77,9 +116,15 @@ impl Store for InMemory {
         Ok(state.records.iter().map(|(id, (_, record))| (id.clone(), record.clone())).collect())
     }
 
+    fn seen(&self) -> Option<BTreeMap<VolumeId, Record>> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(state.records.iter().map(|(id, (_, record))| (id.clone(), record.clone())).collect())
+    }
+
     async fn replace(&self, volume: &VolumeId, loaded: Revision, record: Record) -> Result<Revision, Error> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = state.records.get(volume).map_or_else(Revision::default, |(revision, _)| *revision);
+        let present =
+            state.records.get(volume).map_or_else(Revision::default, |(revision, _)| revision.clone());
         if present != loaded {
             return Err(Error::Changed(volume.clone()));
         }
@@ -88,8 +133,8 @@ impl Store for InMemory {
             return Ok(Revision::default());
         }
         state.last += 1;
-        let revision = Revision(state.last);
-        state.records.insert(volume.clone(), (revision, record));
+        let revision = Revision(state.last.to_string());
+        state.records.insert(volume.clone(), (revision.clone(), record));
         Ok(revision)
     }
 }
@@ -118,7 +163,7 @@ mod tests {
         let (store, volume) = (InMemory::default(), "pvc-a".parse().unwrap());
         let loaded = store.load(&volume).await.unwrap();
         assert!(loaded.record.is_empty());
-        store.replace(&volume, loaded.revision, held_by("w1")).await.unwrap();
+        store.replace(&volume, loaded.revision.clone(), held_by("w1")).await.unwrap();
         let late = store.replace(&volume, loaded.revision, held_by("w2")).await;
         assert_eq!(late, Err(Error::Changed(volume.clone())));
         assert_eq!(store.load(&volume).await.unwrap().record, held_by("w1"));
@@ -128,7 +173,7 @@ mod tests {
     async fn a_record_that_came_back_to_what_it_was_is_another() {
         let (store, volume) = (InMemory::default(), "pvc-a".parse().unwrap());
         let first = store.replace(&volume, Revision::default(), held_by("w1")).await.unwrap();
-        let second = store.replace(&volume, first, held_by("w2")).await.unwrap();
+        let second = store.replace(&volume, first.clone(), held_by("w2")).await.unwrap();
         store.replace(&volume, second, held_by("w1")).await.unwrap();
         assert_eq!(
             store.replace(&volume, first, Record::default()).await,

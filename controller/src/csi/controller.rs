@@ -14,7 +14,7 @@ use super::answer;
 use super::parse::volume::Validation;
 use super::parse::{self, On, attachment, id, snapshot, volume};
 use crate::array::Array;
-use crate::attachments::store::Store;
+use crate::attachments::Ledger;
 use crate::backends::{Backend, Backends};
 use crate::capacity::{Room, capacity};
 use crate::create::create;
@@ -57,7 +57,7 @@ pub struct Controller<A, S, W> {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-impl<A: Array, S: Store, W: Witness> Controller<A, S, W> {
+impl<A: Array, S: Ledger, W: Witness> Controller<A, S, W> {
     /// Serves with this, and counts in `calls`.
     pub fn new(driver: impl Into<Arc<Driver<A, S, W>>>, calls: Calls) -> Self {
         Self { driver: driver.into(), calls }
@@ -140,7 +140,7 @@ fn place(id: &SnapshotId) -> VolumeId {
 }
 
 #[tonic::async_trait]
-impl<A: Array, S: Store, W: Witness> controller_server::Controller for Controller<A, S, W> {
+impl<A: Array, S: Ledger, W: Witness> controller_server::Controller for Controller<A, S, W> {
     async fn create_volume(
         &self,
         request: Request<csi::CreateVolumeRequest>,

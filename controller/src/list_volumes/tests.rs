@@ -30,6 +30,10 @@ impl Store for DetachedMeanwhile {
         Ok(records)
     }
 
+    fn seen(&self) -> Option<BTreeMap<VolumeId, Record>> {
+        self.0.seen()
+    }
+
     async fn replace(
         &self,
         volume: &VolumeId,

@@ -1,6 +1,6 @@
 //! A volume's attachments, from the first publish to the last detach and its deletion, over the fakes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::time::SystemTime;
 
@@ -9,8 +9,11 @@ use rds_csi_api::{AccessMode, Bytes, Portal};
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
 use crate::array::{Content, Digest, IfOpen, Label, Wanted};
-use crate::attachments::store::InMemory;
-use crate::attachments::{Attachment, Claim, Record, Rights, Shape, Testimony};
+use crate::attachments::facts::{Facts, Freshness};
+use crate::attachments::herald::{Event, Tally};
+use crate::attachments::{
+    Attachment, Authority, Claim, Herald, Record, Rights, Shape, Standalone, Store, Testimony,
+};
 use crate::delete::{self, delete};
 use crate::node_agents::fake::FakeNodes;
 use crate::publish::{self, Limits, publish};
@@ -18,7 +21,7 @@ use crate::publish::{self, Limits, publish};
 /// One volume, and everything that a verb needs.
 struct World {
     array: FakeArray,
-    store: InMemory,
+    ledger: Standalone,
     nodes: FakeNodes,
     fence: Fence,
     id: VolumeId,
@@ -46,11 +49,11 @@ impl World {
             label: Label::default(),
         };
         array.create(&wanted).await.unwrap();
-        Self { array, store: InMemory::default(), nodes: FakeNodes::default(), fence, id }
+        Self { array, ledger: Standalone::default(), nodes: FakeNodes::default(), fence, id }
     }
 
     async fn delete(&self) -> Result<(), delete::Error> {
-        delete(&self.array, &self.store, &self.nodes, self.fence, self.id.clone()).await
+        delete(&self.array, &self.ledger, &self.nodes, self.fence, self.id.clone()).await
     }
 
     async fn attach(&self, name: &str) -> Result<rds_csi_api::PublishContext, publish::Error> {
@@ -62,11 +65,11 @@ impl World {
         };
         let portal = Portal::parse("10.0.0.1", None).unwrap();
         let request = publish::Request { id: self.id.clone(), claim, portal, reconnect: None };
-        publish(&self.array, &self.store, &self.nodes, limits(self.fence), request).await
+        publish(&self.array, &self.ledger, &self.nodes, limits(self.fence), request).await
     }
 
     async fn detach(&self, from: From) -> Result<(), Error> {
-        unpublish(&self.array, &self.store, &self.nodes, self.fence, self.id.clone(), from).await
+        unpublish(&self.array, &self.ledger, &self.nodes, self.fence, self.id.clone(), from).await
     }
 
     fn export(&self) -> Export {
@@ -74,7 +77,7 @@ impl World {
     }
 
     async fn holders(&self) -> Vec<String> {
-        self.store.load(&self.id).await.unwrap().record.nodes().map(ToString::to_string).collect()
+        self.ledger.load(&self.id).await.unwrap().record.nodes().map(ToString::to_string).collect()
     }
 }
 
@@ -110,7 +113,7 @@ async fn a_node_that_holds_as_many_volumes_as_it_may_takes_no_more() {
             since: SystemTime::UNIX_EPOCH,
         };
         let record = Record::default().with(node("w1"), held);
-        world.store.replace(&id.parse().unwrap(), store::Revision::default(), record).await.unwrap();
+        world.ledger.replace(&id.parse().unwrap(), store::Revision::default(), record).await.unwrap();
     }
     let refused = world.attach("w1").await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Full);
@@ -119,8 +122,8 @@ async fn a_node_that_holds_as_many_volumes_as_it_may_takes_no_more() {
     world.attach("w2").await.unwrap();
 
     let (id, revision) =
-        ("pvc-b".parse().unwrap(), world.store.load(&"pvc-b".parse().unwrap()).await.unwrap().revision);
-    world.store.replace(&id, revision, Record::default()).await.unwrap();
+        ("pvc-b".parse().unwrap(), world.ledger.load(&"pvc-b".parse().unwrap()).await.unwrap().revision);
+    world.ledger.replace(&id, revision, Record::default()).await.unwrap();
     world.attach("w1").await.unwrap();
     world.attach("w1").await.expect("to repeat it is no volume more");
 }
@@ -206,7 +209,7 @@ async fn an_attach_whose_answer_was_lost_is_held_and_goes_on_when_repeated() {
 async fn a_program_that_lost_its_records_lets_no_second_writer_in() {
     let mut world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
-    world.store = InMemory::default();
+    world.ledger = Standalone::default();
     let refused = world.attach("w2").await.unwrap_err();
     assert_eq!(refused, publish::Error::Array(array::Error::Strangers(world.id.clone())));
     assert_eq!((world.export(), world.holders().await), (hosts(&["w1"]), vec![]));
@@ -326,7 +329,7 @@ async fn a_node_that_was_certainly_not_let_in_is_no_holder() {
 }
 
 /// A store that is always changed by somebody else between a record and its rollback.
-struct Contended(InMemory);
+struct Contended(Standalone);
 
 impl Store for Contended {
     async fn load(&self, volume: &VolumeId) -> Result<Stored, store::Error> {
@@ -335,6 +338,10 @@ impl Store for Contended {
 
     async fn list(&self) -> Result<BTreeMap<VolumeId, crate::attachments::Record>, store::Error> {
         self.0.list().await
+    }
+
+    fn seen(&self) -> Option<BTreeMap<VolumeId, Record>> {
+        self.0.seen()
     }
 
     async fn replace(
@@ -350,9 +357,32 @@ impl Store for Contended {
     }
 }
 
+impl Authority for Contended {
+    async fn facts(
+        &self,
+        volume: &VolumeId,
+        of: &BTreeSet<NodeName>,
+        freshness: Freshness,
+    ) -> Result<Facts, facts::Error> {
+        self.0.facts(volume, of, freshness).await
+    }
+
+    fn nodes(&self) -> BTreeSet<NodeName> {
+        self.0.nodes()
+    }
+}
+
+impl Herald for Contended {
+    fn tally(&self) -> &Tally {
+        self.0.tally()
+    }
+
+    fn post(&self, _: &VolumeId, _: &Event) {}
+}
+
 #[tokio::test]
 async fn a_rollback_that_fails_does_not_hide_why_there_was_one() {
-    let (array, store) = (FakeArray::new(Bytes::gib(1)), Contended(InMemory::default()));
+    let (array, store) = (FakeArray::new(Bytes::gib(1)), Contended(Standalone::default()));
     let id: VolumeId = "pvc-none".parse().unwrap();
     let claim = Claim {
         node: node("w1"),
@@ -403,7 +433,7 @@ async fn a_node_that_no_record_names_is_asked_all_the_same() {
 async fn without_records_and_a_fence_a_silent_node_still_counts_as_connected() {
     let mut world = World::new(Fence::None).await;
     world.attach("w1").await.unwrap();
-    world.store = InMemory::default();
+    world.ledger = Standalone::default();
     let detach = |name: &str| world.detach(From::Node(node(name)));
     let refused = detach("w1").await.unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);

@@ -27,7 +27,7 @@ fn claim(name: &str, shape: Shape, mode: AccessMode) -> Claim {
 }
 
 fn publish_on(record: &Record, claim: Claim) -> Result<Publish, Refusal> {
-    publish(record, claim, NOW)
+    publish(record, &Facts::default(), claim, NOW)
 }
 
 /// The record after these nodes attached, each of which must succeed.
@@ -176,7 +176,7 @@ proptest! {
         let mut record = Record::default();
         for (claim, leaves) in claims {
             let (node, before) = (claim.node.clone(), record.clone());
-            record = match publish(&record, claim, NOW) {
+            record = match publish(&record, &Facts::default(), claim, NOW) {
                 _ if leaves => record.without([&node]),
                 Ok(Publish::Attach(after)) => after,
                 Ok(Publish::Keep) | Err(_) => record,
