@@ -78,6 +78,10 @@ kubelet *args: build (_go-tools "kubernetes" kubernetes) (_go-tools "sidecars" s
     RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" RDS_CSI_RIG_SIDECARS="{{ sidecars }}" \
         cargo test --workspace --test kubelet -- --include-ignored "$@"
 
+# Run the controller against a real API server, with a simulated array and made-up agents; arguments go to the tests
+kubernetes *args: build (_go-tools "kubernetes" kubernetes)
+    RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" cargo test --workspace --test kubernetes -- --include-ignored "$@"
+
 # Run the RouterOS simulator by hand, to ssh into it and look
 simulator *args:
     cargo run --quiet --bin rds-csi-simulator -- "$@"
@@ -95,11 +99,11 @@ bench-node: build
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"
 
-# Do what CI does: format, lint, deny, audit, test, conformance, kubelet, demo, and say what took how long
+# Do what CI does: format, lint, deny, audit, test, conformance, kubernetes, kubelet, demo, and say what took how long
 ci:
     #!/usr/bin/env bash
     set -uo pipefail
-    steps=(format lint deny audit test conformance kubelet demo)
+    steps=(format lint deny audit test conformance kubernetes kubelet demo)
     declare -A result
     began=$SECONDS
     status=0

@@ -2,7 +2,7 @@
 //! rig's workers as its nodes, each with a real kubelet, containerd and our node agent. Nothing is pulled and nobody is root.
 
 mod access;
-mod control_plane;
+pub mod control_plane;
 mod node;
 pub mod objects;
 mod process;

@@ -46,7 +46,7 @@ fn every_command_of_the_readme_is_run_by_ci() {
         ["./just demo", "./just test", "./just conformance", "./just kubelet", "./just simulator"]
     );
     assert!(
-        JUSTFILE.contains("steps=(format lint deny audit test conformance kubelet demo)"),
+        JUSTFILE.contains("steps=(format lint deny audit test conformance kubernetes kubelet demo)"),
         "test, conformance, kubelet and demo are steps of `./just ci`"
     );
 }

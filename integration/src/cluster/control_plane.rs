@@ -19,16 +19,23 @@ use crate::programs;
 use crate::rig::{HOST, Keeper};
 
 /// The control plane's processes, and the keys to it.
-pub(super) struct ControlPlane {
+pub struct ControlPlane {
     // Whoever asks ends before whoever answers.
     processes: Vec<Process>,
     authority: Authority,
     access: Access,
     folder: PathBuf,
     client: Client,
+    // The processes end with its thread.
+    _keeper: Keeper,
 }
 
 impl ControlPlane {
+    /// Starts one that has no rig, and ends when this is dropped.
+    pub async fn alone(folder: &Path) -> Result<Self> {
+        Self::start(folder, &Keeper::new(), &[]).await
+    }
+
     /// Starts it for these nodes, and waits until the default service account is there: then pods can be made.
     pub(super) async fn start(folder: &Path, keeper: &Keeper, nodes: &[String]) -> Result<Self> {
         let began = Instant::now();
@@ -60,6 +67,7 @@ impl ControlPlane {
             access,
             folder: folder.into(),
             client,
+            _keeper: keeper.clone(),
         };
         plane.ready().await?;
         eprintln!("cluster: the control plane is up in {:.1} s", began.elapsed().as_secs_f32());
@@ -82,7 +90,8 @@ impl ControlPlane {
         }
     }
 
-    pub(super) fn client(&self) -> Client {
+    /// A client that may do everything.
+    pub fn client(&self) -> Client {
         self.client.clone()
     }
 
@@ -100,12 +109,18 @@ impl ControlPlane {
         &self.folder
     }
 
+    /// What the ends of its logs say.
+    pub fn diagnosis(&self) -> String {
+        let tails = self.processes.iter().map(|one| format!("--- {}\n{}\n", one.name(), one.log_tail(20)));
+        tails.collect()
+    }
+
     pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter()
     }
 
     /// The kubeconfig of one who may do everything.
-    pub(super) fn kubeconfig(&self) -> PathBuf {
+    pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join(format!("{ADMIN}.kubeconfig"))
     }
 }

@@ -1,0 +1,196 @@
+//! The control plane that all tests share, and the rights that the controller has in it: those of the manual, and no other.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, ServiceAccount};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::discovery::ApiResource;
+use kube::core::{GroupVersionKind, NamespaceResourceScope};
+use kube::{Api, Client, Resource};
+use rds_csi_integration::certificates::{Authority, CONTROLLER, Identity, NODE_AGENT};
+use rds_csi_integration::cluster::control_plane::ControlPlane;
+use rds_csi_integration::rig::{World, eventually};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// What the manual tells people to install.
+const MANUAL: &str = include_str!("../../../docs/kubernetes.md");
+
+/// Where it puts the driver.
+pub(crate) const NAMESPACE: &str = "rds-csi";
+
+/// How long anything may take here, on a machine that does ten things at once.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A kubelet that is silent for 40 s is taken for dead.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Plane {
+    control: ControlPlane,
+    token: String,
+    /// Who the agents and the controller are to each other.
+    pub(crate) agent: Identity,
+    pub(crate) controller: Identity,
+    heartbeat: JoinHandle<()>,
+    folder: TempDir,
+}
+
+impl Plane {
+    pub(crate) fn client(&self) -> Client {
+        self.control.client()
+    }
+
+    pub(crate) fn all<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client())
+    }
+
+    /// Objects of the namespace that the tests' claims and pods are in.
+    pub(crate) fn here<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+        Api::namespaced(self.client(), "default")
+    }
+
+    /// Where the API server listens.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        let config = self.admin()?;
+        let server = config["clusters"][0]["cluster"]["server"].as_str().context("a server")?;
+        Ok(server.trim_start_matches("https://").parse()?)
+    }
+
+    /// A kubeconfig with the controller's rights that leads to that address.
+    pub(crate) fn kubeconfig(&self, path: &Path, server: SocketAddr) -> Result<()> {
+        let mut config = self.admin()?;
+        config["clusters"][0]["cluster"]["server"] = json!(format!("https://{server}"));
+        config["users"][0]["user"] = json!({ "token": self.token });
+        Ok(std::fs::write(path, config.to_string())?)
+    }
+
+    fn admin(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&std::fs::read(self.control.kubeconfig())?)?)
+    }
+
+    /// A folder for one test.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().into()
+    }
+}
+
+impl World for Plane {
+    type Plan = ();
+
+    async fn boot((): ()) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let control = ControlPlane::alone(&folder.path().join("control-plane")).await?;
+        let client = control.client();
+        install(&client).await?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
+        let request = TokenRequest::default();
+        let answer =
+            accounts.create_token_request("rds-csi-controller", &PostParams::default(), &request).await?;
+        let token = answer.status.and_then(|status| status.token).context("a token")?;
+        let authority = Authority::new(&folder.path().join("certificates"))?;
+        let (agent, controller) = (authority.issue(NODE_AGENT)?, authority.issue(CONTROLLER)?);
+        let heartbeat = tokio::spawn(heartbeats(client));
+        Ok(Self { control, token, agent, controller, heartbeat, folder })
+    }
+
+    async fn diagnosis(&self) -> String {
+        self.control.diagnosis()
+    }
+
+    fn directions(&self) -> String {
+        format!("kubectl: KUBECONFIG={}", self.control.kubeconfig().display())
+    }
+
+    async fn teardown(self) -> Result<()> {
+        self.heartbeat.abort();
+        let all = ListParams::default();
+        let mut left = Vec::new();
+        left.extend(names(self.all::<PersistentVolume>().list(&all).await?.items));
+        left.extend(names(self.all::<VolumeAttachment>().list(&all).await?.items));
+        left.extend(names(self.all::<Pod>().list(&all).await?.items));
+        left.extend(names(self.all::<Node>().list(&all).await?.items));
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        Ok(())
+    }
+}
+
+fn names<K: Resource>(objects: Vec<K>) -> impl Iterator<Item = String> {
+    objects.into_iter().filter_map(|object| object.meta().name.clone())
+}
+
+/// Installs what the manual says, as `kubectl apply` would.
+async fn install(client: &Client) -> Result<()> {
+    let manifest = MANUAL.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let params = PatchParams::apply("tests").force();
+    for document in manifest.context("docs/kubernetes.md has a manifest")?.split("---\n") {
+        let object: DynamicObject = serde_saphyr::from_str(document)?;
+        let types = object.types.clone().context("an object has a kind")?;
+        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let name = object.metadata.name.clone().context("an object has a name")?;
+        api.patch(&name, &params, &Patch::Apply(&object)).await.with_context(|| name)?;
+    }
+    Ok(())
+}
+
+/// Nodes without kubelets live on.
+async fn heartbeats(client: Client) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let params = PatchParams::apply("tests").force();
+    loop {
+        let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+        for name in nodes.into_iter().flat_map(|nodes| names(nodes.items)) {
+            let now = k8s_openapi::jiff::Timestamp::now().to_string();
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name },
+                "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now },
+            });
+            // The next one comes soon.
+            let _ = leases.patch(&name, &params, &Patch::Apply(&lease)).await;
+        }
+        tokio::time::sleep(HEARTBEAT).await;
+    }
+}
+
+/// Makes an object.
+pub(crate) async fn make<K>(api: &Api<K>, object: Value) -> Result<K>
+where
+    K: Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+{
+    let told = object["metadata"]["name"].to_string();
+    let object = serde_json::from_value(object).with_context(|| format!("{told} is malformed"))?;
+    api.create(&PostParams::default(), &object).await.with_context(|| format!("cannot make {told}"))
+}
+
+/// Deletes an object if it is there, whoever may still want it, and waits until it is gone.
+pub(crate) async fn remove<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let at_once = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+    match api.delete(name, &at_once).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let bare = json!({ "metadata": { "finalizers": null } });
+    match api.patch(name, &PatchParams::default(), &Patch::Merge(&bare)).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    eventually(&format!("{name} is gone"), PATIENCE, async || Ok(api.get_opt(name).await?.is_none())).await
+}
