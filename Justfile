@@ -92,8 +92,9 @@ bench-array *args:
     cargo run --quiet --profile measured --bin rds-csi-bench-array -- "$@"
 
 # Time what the node agent adds to the system calls that it makes, on microVMs, and count the programs that it runs
-bench-node: build
-    cargo run --quiet --bin rds-csi-bench-node
+bench-node:
+    cargo build --quiet --profile measured --workspace --bins
+    cargo run --quiet --profile measured --bin rds-csi-bench-node
 
 # Boot a rig to play with (Ctrl-C ends it), or run a command in one: run DIRECTORY/w1 'COMMAND'
 rig *args: build

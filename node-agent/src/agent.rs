@@ -20,7 +20,6 @@ use crate::events::{Ahead, Event, Events, Reader};
 use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
 use crate::inspect::{self, Connection, Volume};
 use crate::reads;
-use crate::volumes::survey::condition;
 use crate::volumes::{self, Volumes};
 
 mod caller;
@@ -101,7 +100,7 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         let (volumes, reads) = (Arc::clone(&self.volumes), self.volumes.reads.clone());
         let answer = move || {
             let all = inspect::all(&volumes)?;
-            let volumes = all.into_iter().map(|volume| told(&volumes, volume)).collect();
+            let volumes = all.into_iter().map(told).collect();
             Ok::<_, Error>(wire::ListVolumesResponse { volumes })
         };
         let look = async move { reads.run("every volume", DEADLINE, answer).await };
@@ -120,7 +119,7 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
             let volume: VolumeId = volume_id.parse()?;
             // An asker who means another volume than it says is told so, and nothing else.
             ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
-            let volume = inspect::one(&volumes, &volume)?.map(|volume| told(&volumes, volume));
+            let volume = inspect::one(&volumes, &volume)?.map(told);
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };
         let look = async move { reads.run(what, DEADLINE, answer).await };
@@ -177,9 +176,9 @@ async fn next(mut reader: Reader) -> Option<(Result<wire::WatchEventsResponse, S
     Some((Ok(wire::WatchEventsResponse { instance, missed, event: Some(event) }), reader))
 }
 
-fn told<H: Host>(volumes: &Volumes<H>, volume: Volume) -> wire::Volume {
-    let condition = condition(volumes, &volume.volume).unwrap_or_default();
-    let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders, damage } = volume;
+fn told(volume: Volume) -> wire::Volume {
+    let Volume { volume, nqn, connection, device, staging_path, publish_paths, holders, damage, condition } =
+        volume;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let connection = match connection {
         Connection::Absent => wire::Connection::Absent,
@@ -195,7 +194,7 @@ fn told<H: Host>(volumes: &Volumes<H>, volume: Volume) -> wire::Volume {
         publish_paths: publish_paths.into_iter().map(text).collect(),
         holders: holders.into_iter().map(holder).collect(),
         damage: damage.unwrap_or_default(),
-        condition,
+        condition: condition.unwrap_or_default(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::host::{self, Host, Mount};
 use crate::volumes::record;
 use crate::volumes::{self, Volumes};
-use crate::{reads, status};
+use crate::{inspect, reads};
 
 mod page;
 
@@ -119,8 +119,8 @@ impl<H: Host> Desk<H> {
         let Self { volumes, calls, events, breakers } = self;
         match section {
             Section::Volumes => {
-                let lines = status::lines(volumes)?;
-                Ok(lines.into_iter().map(|line| json!(line)).collect())
+                let all = inspect::all(volumes)?;
+                Ok(all.into_iter().map(|volume| json!(volume)).collect())
             }
             Section::Nvme => {
                 let controllers = volumes.host.controllers()?;
@@ -149,11 +149,11 @@ fn operation(call: RunningCall) -> Value {
 }
 
 fn mounts<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Value>, Error> {
-    let attachments = volumes.host.attachments()?;
+    let subsystems = volumes.host.subsystems(&|nqn| volumes.prefix.covers(nqn))?;
     let records = volumes.records.list()?.records;
     let of_device = |mount: &Mount| {
-        attachments.iter().find_map(|(nqn, attachment)| {
-            let device = attachment.as_ref().ok()?.device()?;
+        subsystems.iter().find_map(|(nqn, seen)| {
+            let device = seen.as_ref().ok()?.attachment.device()?;
             (device.number == mount.device).then(|| volumes.prefix.volume(nqn))?
         })
     };

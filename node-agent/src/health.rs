@@ -34,16 +34,13 @@ pub async fn volume<H: Host>(
     let record = volumes.reads.run(format!("volume {volume}"), LOOK_TIME, read).await?;
     let record = record.ok_or_else(|| Error::Unknown { volume: volume.clone() })?;
     let wanted = Wanted { volume: volume.clone(), path: record.staging };
-    let told = match stats(Arc::clone(&volumes), measuring, wanted).await {
+    let (told, attachment) = match stats(volumes, measuring, wanted).await {
         Ok(Report { condition: Condition::Sound, .. }) => return Ok(Health::Sound),
-        Ok(Report { condition: Condition::Abnormal(told), .. }) => told,
+        Ok(Report { condition: Condition::Abnormal(told), attachment, .. }) => (told, attachment),
         // It was to be staged there.
         Err(error @ Error::Elsewhere { .. }) => return Ok(Health::Inaccessible(error.to_string())),
         Err(error) => return Err(error),
     };
-    let looked_at = Arc::clone(&volumes);
-    let look = move || looked_at.host.attachment(&record.nqn).map_err(Error::from);
-    let attachment = volumes.reads.run(format!("volume {volume}"), LOOK_TIME, look).await?;
     Ok(match attachment {
         Attachment::Live(Some(_)) => Health::Degraded(told),
         Attachment::Live(None) | Attachment::Absent | Attachment::Lost | Attachment::Connecting(_) => {
@@ -60,12 +57,15 @@ pub async fn storage<H: Host>(volumes: Arc<Volumes<H>>) -> Result<Vec<Health>, E
 
 fn arrays<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Health>, Error> {
     let mut arrays: BTreeMap<String, (Vec<VolumeId>, Vec<VolumeId>)> = BTreeMap::new();
-    for record in volumes.records.list()?.records {
-        // What is odd about one volume says nothing about its array.
-        let attachment = match volumes.host.attachment(&record.nqn) {
-            Ok(attachment) => attachment,
-            Err(error) => {
-                tracing::warn!(volume = %record.volume, "{}", chain(&error));
+    let records = volumes.records.list()?.records;
+    let subsystems = volumes.host.subsystems(&|nqn| records.iter().any(|record| record.nqn == *nqn))?;
+    for record in records {
+        let attachment = match subsystems.get(&record.nqn) {
+            Some(Ok(seen)) => &seen.attachment,
+            None => &Attachment::Absent,
+            // What is odd about one volume says nothing about its array.
+            Some(Err(error)) => {
+                tracing::warn!(volume = %record.volume, "{}", chain(error));
                 continue;
             }
         };

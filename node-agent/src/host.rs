@@ -47,17 +47,14 @@ pub trait Host: Send + Sync + 'static {
     /// What the kernel knows of this subsystem now, told by its NQN, never by a remembered name.
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error>;
 
-    /// The same of every subsystem that the kernel knows, of whomever, in one reading. One that cannot be told is in nobody's way.
-    fn attachments(&self) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error>;
+    /// The subsystems that the kernel knows and that are asked for, in one reading. One that cannot be told is in nobody's way.
+    fn subsystems(
+        &self,
+        which: &dyn Fn(&Nqn) -> bool,
+    ) -> Result<BTreeMap<Nqn, Result<Subsystem, Error>>, Error>;
 
     /// What sysfs says of every controller, of whomever. For people.
     fn controllers(&self) -> Result<Vec<ControllerFacts>, Error>;
-
-    /// Where the kernel's controllers of this subsystem are connected to. Two arrays may export one NQN.
-    fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error>;
-
-    /// Every subsystem the kernel knows, of whomever.
-    fn subsystems(&self) -> Result<Vec<Nqn>, Error>;
 
     /// Connects. Success means that the array took the connection; the device comes with [`Host::wait_for_device`].
     fn connect(&self, target: &Target) -> Result<Connected, Error>;
@@ -219,7 +216,16 @@ impl fmt::Display for Device {
     }
 }
 
-/// What the kernel knows of a subsystem.
+/// A subsystem that the kernel knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subsystem {
+    /// How it is connected. It is not [`Attachment::Absent`].
+    pub attachment: Attachment,
+    /// Where its controllers are connected to. Two arrays may export one NQN.
+    pub portals: Vec<Portal>,
+}
+
+/// How a subsystem is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attachment {
     /// Nothing.

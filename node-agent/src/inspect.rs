@@ -8,9 +8,9 @@ use rds_csi_api::status::chain;
 use rds_csi_api::{Nqn, VolumeId};
 use serde::Serialize;
 
-use crate::host::{Attachment, Device, Holder, Host};
+use crate::host::{Attachment, Device, Holder, Host, Mounts};
 use crate::volumes::record::{Form, Listing, Record};
-use crate::volumes::{Error, Volumes};
+use crate::volumes::{Error, Volumes, is_own, survey};
 
 /// A volume of which something is left on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,6 +32,8 @@ pub struct Volume {
     pub holders: Vec<Holder>,
     /// Why not everything is known of it: its record or its connection cannot be read.
     pub damage: Option<String>,
+    /// What is wrong with it.
+    pub condition: Option<String>,
 }
 
 /// How a volume is connected.
@@ -67,113 +69,128 @@ impl From<&Attachment> for Connection {
     }
 }
 
-/// What is known of a volume before the machine is asked.
+/// What is known of a volume before it is asked who uses it.
 struct Known {
     volume: VolumeId,
     nqn: Nqn,
     record: Option<Record>,
-    damage: Option<String>,
-}
-
-impl From<Record> for Known {
-    fn from(record: Record) -> Self {
-        Self { volume: record.volume.clone(), nqn: record.nqn.clone(), record: Some(record), damage: None }
-    }
+    /// How it is connected, or why nobody can say.
+    attachment: Result<Attachment, String>,
 }
 
 /// Every volume of which there is a record or a connection. What of one cannot be read is its own trouble only.
 pub fn all<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Volume>, Error> {
     let Listing { records, damaged } = volumes.records.list()?;
-    let mut known: Vec<_> = records.into_iter().map(Known::from).collect();
-    for (volume, error) in damaged {
-        tracing::warn!(%volume, "{}", chain(&error));
-        let nqn = Nqn::of_volume(&volume);
-        known.push(Known { volume, nqn, record: None, damage: Some(chain(&error)) });
+    let recorded = |nqn: &Nqn| records.iter().any(|record| record.nqn == *nqn);
+    let subsystems = volumes.host.subsystems(&|nqn| volumes.prefix.covers(nqn) || recorded(nqn))?;
+    let mut known = Vec::new();
+    for record in &records {
+        let is_namesake = |other: &VolumeId| *other != record.volume && other.slot() == record.volume.slot();
+        let namesakes: Vec<_> = records.iter().filter(|other| is_namesake(&other.volume)).collect();
+        let attachment = match (subsystems.get(&record.nqn), damaged.iter().find(|(id, _)| is_namesake(id))) {
+            (None, _) => Ok(Attachment::Absent),
+            (Some(_), Some((_, error))) => Err(chain(error)),
+            (Some(Err(error)), None) => Err(chain(error)),
+            (Some(Ok(seen)), None) if !is_own(&record.nqn, Some(record), &namesakes, seen) => {
+                Ok(Attachment::Absent)
+            }
+            (Some(Ok(seen)), None) => Ok(seen.attachment.clone()),
+        };
+        let Record { volume, nqn, .. } = record.clone();
+        known.push(Known { volume, nqn, record: Some(record.clone()), attachment });
     }
-    for nqn in volumes.host.subsystems()? {
+    for (volume, error) in damaged {
+        let nqn = Nqn::of_volume(&volume);
+        known.push(Known { volume, nqn, record: None, attachment: Err(chain(&error)) });
+    }
+    for (nqn, seen) in subsystems {
         let Some(volume) = volumes.prefix.volume(&nqn) else { continue };
         if known.iter().all(|known| known.nqn != nqn) {
-            known.push(Known { volume, nqn, record: None, damage: None });
+            let attachment = seen.map(|seen| seen.attachment).map_err(|error| chain(&error));
+            known.push(Known { volume, nqn, record: None, attachment });
         }
     }
     known.sort_by(|one, other| (&one.volume, &one.nqn).cmp(&(&other.volume, &other.nqn)));
-    let seen = known.into_iter().map(|mut known| {
-        let attachment = attachment(volumes, &known).unwrap_or_else(|error| {
-            tracing::warn!(volume = %known.volume, "{}", chain(&error));
-            known.damage.get_or_insert_with(|| chain(&error));
-            // Nobody may take it for let go of.
-            Attachment::Connecting(None)
-        });
-        (known, attachment)
-    });
-    look(volumes, seen.collect())
+    for Known { volume, attachment, .. } in &known {
+        if let Err(damage) = attachment {
+            tracing::warn!(%volume, "{damage}");
+        }
+    }
+    look(volumes, known)
 }
 
 /// One volume, under any NQN that this node knows it by. None means that nothing is left.
 pub fn one<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<Option<Volume>, Error> {
-    let record = volumes.records.read(volume)?;
-    let mut known: Vec<_> = volumes
-        .connections(volume)?
-        .into_iter()
-        .filter(|nqn| record.as_ref().is_none_or(|record| record.nqn != *nqn.as_nqn()))
-        .map(|nqn| Known { volume: volume.clone(), nqn: nqn.as_nqn().clone(), record: None, damage: None })
-        .collect();
-    known.extend(record.map(Known::from));
+    let mut record = volumes.records.read(volume)?;
+    let mut known = Vec::new();
+    for (nqn, seen) in volumes.connections(volume, record.as_ref())? {
+        let record = record.take_if(|record| record.nqn == *nqn.as_nqn());
+        let (nqn, attachment) = (nqn.as_nqn().clone(), Ok(seen?.attachment));
+        known.push(Known { volume: volume.clone(), nqn, record, attachment });
+    }
+    known.extend(record.map(|record| Known {
+        volume: volume.clone(),
+        nqn: record.nqn.clone(),
+        record: Some(record),
+        attachment: Ok(Attachment::Absent),
+    }));
     // Connected under two names it is the one that holds something that matters.
-    let seen =
-        known.into_iter().map(|known| attachment(volumes, &known).map(|attachment| (known, attachment)));
-    let mut found = look(volumes, seen.collect::<Result<_, _>>()?)?;
+    let mut found = look(volumes, known)?;
     found.sort_by_key(|volume| (volume.holders.len(), volume.connection != Connection::Absent));
     Ok(found.pop())
 }
 
-/// How it is connected. The connection may be that of a namesake.
-fn attachment<H: Host>(volumes: &Volumes<H>, known: &Known) -> Result<Attachment, Error> {
-    let shared = known.record.is_some() && !volumes.records.namesakes(&known.volume)?.is_empty();
-    let its = !shared || volumes.connections(&known.volume)?.iter().any(|nqn| *nqn.as_nqn() == known.nqn);
-    if its { Ok(volumes.host.attachment(&known.nqn)?) } else { Ok(Attachment::Absent) }
-}
-
-/// Holders are looked for once, for all devices together.
-fn look<H: Host>(volumes: &Volumes<H>, all: Vec<(Known, Attachment)>) -> Result<Vec<Volume>, Error> {
+/// Mounts are read, and holders are looked for, once for all volumes together.
+fn look<H: Host>(volumes: &Volumes<H>, all: Vec<Known>) -> Result<Vec<Volume>, Error> {
+    let mounts = volumes.host.mounts()?;
     let mut seen = Vec::new();
-    for (known, attachment) in all {
-        let mut devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
+    for known in all {
+        let device = known.attachment.as_ref().ok().and_then(Attachment::device);
+        let mut devices: Vec<_> = device.map(|device| device.number).into_iter().collect();
         if let Some(record) = &known.record {
-            devices.extend(volumes.dead(record)?);
+            devices.extend(volumes.dead(record, &mounts)?);
         }
-        seen.push((known, attachment, devices));
+        seen.push((known, devices));
     }
-    let devices: Vec<_> = seen.iter().flat_map(|(.., devices)| devices).copied().collect();
+    let devices: Vec<_> = seen.iter().flat_map(|(_, devices)| devices).copied().collect();
     let holders = volumes.host.holders(&devices)?;
-    seen.into_iter()
-        .map(|(Known { volume, nqn, record, damage }, attachment, devices)| {
-            Ok(Volume {
-                volume,
-                nqn,
-                connection: Connection::from(&attachment),
-                device: attachment.device().map(Device::path),
-                staging_path: staging_path(volumes, record.as_ref(), &attachment)?,
-                publish_paths: record.as_ref().map_or(Ok(Vec::new()), |record| volumes.published(record))?,
-                holders: holders.iter().filter(|holder| devices.contains(&holder.device)).cloned().collect(),
-                damage,
-            })
+    let told = seen.into_iter().map(|(Known { volume, nqn, record, attachment }, devices)| {
+        let (damage, attachment) = match attachment {
+            Ok(attachment) => (None, attachment),
+            // Nobody may take it for let go of.
+            Err(damage) => (Some(damage), Attachment::Connecting(None)),
+        };
+        let condition = match (&damage, &record) {
+            (Some(damage), _) => Some(format!("nobody can say how volume {volume} is: {damage}")),
+            (None, Some(record)) => survey::look(volumes, record, attachment.clone(), &mounts)?
+                .trouble
+                .map(|trouble| trouble.told),
+            (None, None) => None,
+        };
+        Ok(Volume {
+            volume,
+            nqn,
+            connection: Connection::from(&attachment),
+            device: attachment.device().map(Device::path),
+            staging_path: record.as_ref().and_then(|record| staging_path(record, &mounts, &attachment)),
+            publish_paths: record
+                .as_ref()
+                .map_or(Ok(Vec::new()), |record| volumes.published(record, &mounts))?,
+            holders: holders.iter().filter(|holder| devices.contains(&holder.device)).cloned().collect(),
+            damage,
+            condition,
         })
-        .collect()
+    });
+    told.collect()
 }
 
 /// A block volume is staged while it is connected, a filesystem while it is mounted.
-fn staging_path<H: Host>(
-    volumes: &Volumes<H>,
-    record: Option<&Record>,
-    attachment: &Attachment,
-) -> Result<Option<PathBuf>, Error> {
-    let Some(record) = record else { return Ok(None) };
+fn staging_path(record: &Record, mounts: &Mounts, attachment: &Attachment) -> Option<PathBuf> {
     let staged = match record.form {
         Form::Block => *attachment != Attachment::Absent,
-        Form::Filesystem(_) => volumes.host.mounts()?.layers(&record.staging).next().is_some(),
+        Form::Filesystem(_) => mounts.layers(&record.staging).next().is_some(),
     };
-    Ok(staged.then(|| record.staging.clone()))
+    staged.then(|| record.staging.clone())
 }
 
 #[cfg(test)]

@@ -78,13 +78,12 @@ impl<H: Host> Orphans<H> {
 
     pub(crate) fn look(&mut self, stop: &CancellationToken) {
         let before = std::mem::take(&mut self.seen);
-        let found =
-            match self.volumes.host.subsystems().map_err(Error::from).and_then(|all| self.orphans(all)) {
-                Ok(found) => found,
-                Err(error) => {
-                    return tracing::warn!("nobody can say which connections are in use: {}", chain(&error));
-                }
-            };
+        let found = match self.orphans(&|nqn| self.volumes.prefix.covers(nqn)) {
+            Ok(found) => found,
+            Err(error) => {
+                return tracing::warn!("nobody can say which connections are in use: {}", chain(&error));
+            }
+        };
         for orphan in found {
             let seen_before = before.get(&orphan.nqn) == Some(&orphan.device.number);
             if !seen_before || stop.is_cancelled() || !self.end(&orphan) {
@@ -97,7 +96,7 @@ impl<H: Host> Orphans<H> {
     fn end(&self, Orphan { nqn, volume, device }: &Orphan) -> bool {
         // Somebody works on the volume, so it may not be an orphan for long.
         let Ok(_held) = self.calls.hold(volume) else { return false };
-        let again = self.orphans(vec![nqn.as_nqn().clone()]);
+        let again = self.orphans(&|known| known == nqn.as_nqn());
         match again.map(|again| again.iter().any(|orphan| orphan.device.number == device.number)) {
             Ok(true) => {}
             Ok(false) => return false,
@@ -119,9 +118,10 @@ impl<H: Host> Orphans<H> {
     }
 
     /// Those of the subsystems that are ours and that nobody uses.
-    fn orphans(&self, subsystems: Vec<Nqn>) -> Result<Vec<Orphan>, Error> {
+    fn orphans(&self, which: &dyn Fn(&Nqn) -> bool) -> Result<Vec<Orphan>, Error> {
         let Volumes { host, records, prefix, kubelet, .. } = &*self.volumes;
-        // First: a call writes its record before it connects.
+        // Before the records: a call writes its own before it connects.
+        let subsystems = host.subsystems(which)?;
         let Listing { records, damaged } = records.list()?;
         let recorded =
             records.iter().map(|record| &record.volume).chain(damaged.iter().map(|(volume, _)| volume));
@@ -130,7 +130,7 @@ impl<H: Host> Orphans<H> {
         let staged = host::staged(kubelet)?;
         recorded.extend(staged.iter().filter_map(|handle| handle.rsplit('/').next()));
         let mut found = Vec::new();
-        for nqn in subsystems {
+        for (nqn, seen) in subsystems {
             // The NQN does not tell the array, so a record of any array's volume of that name is one of this.
             let Some(volume) = prefix.volume(&nqn).filter(|volume| !recorded.contains(&volume.slot())) else {
                 continue;
@@ -140,9 +140,9 @@ impl<H: Host> Orphans<H> {
             }
             let Ok(nqn) = ManagedNqn::new(prefix, nqn) else { continue };
             // Without a device nobody can be asked whether it is used, and what cannot be read is no proof.
-            match host.attachment(nqn.as_nqn()) {
-                Ok(attachment) => {
-                    let device = attachment.device().cloned();
+            match seen {
+                Ok(seen) => {
+                    let device = seen.attachment.device().cloned();
                     found.extend(device.map(|device| Orphan { nqn, volume, device }));
                 }
                 Err(error) => tracing::debug!(%nqn, "its connection cannot be read: {}", chain(&error)),

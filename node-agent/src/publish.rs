@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use rds_csi_api::{Failure, Kind, Nqn, Portal, VolumeId};
 
-use crate::host::{self, Device, DeviceNumber, Found, Host, KubeletPath};
+use crate::host::{self, Device, DeviceNumber, Found, Host, KubeletPath, Subsystem};
 use crate::storm;
 use crate::volumes::record::{self, Form, Record};
 use crate::volumes::undo::{self, Made};
@@ -214,7 +214,6 @@ pub fn publish<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Err
 fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>) -> Result<(), Error> {
     let Volumes { host, .. } = volumes;
     let target = &wanted.target;
-    storm::check(volumes, &wanted.volume)?;
     for _ in 0..MOST_STEPS {
         let written = volumes.records.read(&wanted.volume)?;
         let record = match &written {
@@ -274,11 +273,13 @@ fn remember<H: Host>(
 fn unrecorded<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<Record>, Error> {
     let host = &volumes.host;
     let Wanted { volume, nqn, portal, staging, usage, .. } = wanted;
-    let known = volumes.connections(volume)?.iter().any(|known| known.as_nqn() == nqn);
-    if !known || host.portals(nqn)?.iter().any(|live| live != portal) {
+    let known = volumes.connections(volume, None)?.into_iter().find(|(known, _)| known.as_nqn() == nqn);
+    let Some(Subsystem { attachment, portals }) = known.map(|(_, seen)| seen).transpose()? else {
+        return Ok(None);
+    };
+    if portals.iter().any(|live| live != portal) {
         return Ok(None);
     }
-    let attachment = host.attachment(nqn)?;
     let (Some(device), mounts) = (attachment.device(), host.mounts()?) else { return Ok(None) };
     let form = match (usage, mounts.top(staging)) {
         (Usage::Block, None) => Form::Block,
@@ -301,6 +302,7 @@ fn observe<H: Host>(
 ) -> Result<(Staged, Target), Error> {
     let host = &volumes.host;
     let mounts = host.mounts()?;
+    storm::check(volumes, &wanted.volume, &mounts)?;
     let missing = |reason| Ok((Staged::Missing(reason), Target::Unmounted(Found::Nothing)));
     let Some(record) = record else {
         return missing("it was never staged on this node");
@@ -309,7 +311,8 @@ fn observe<H: Host>(
         return missing("it is staged from an earlier attachment");
     }
     if wanted.sharing == Sharing::Exclusive
-        && let Some(at) = volumes.published(record)?.into_iter().find(|path| path != wanted.target.as_path())
+        && let Some(at) =
+            volumes.published(record, &mounts)?.into_iter().find(|path| path != wanted.target.as_path())
     {
         return Ok((Staged::Exclusive(at), Target::Unmounted(Found::Nothing)));
     }

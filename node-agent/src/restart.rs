@@ -171,7 +171,7 @@ fn no_accident(_: &FakeHost) {}
 
 /// Both names that a volume ever had.
 fn is_connected(world: &World) -> bool {
-    !world.volumes.connections(&world.volume).unwrap().is_empty()
+    !world.connected().is_empty()
 }
 
 fn all(case: &Case, world: &World, node: &Node) {

@@ -7,22 +7,24 @@
 //! mount, or says itself that it is flawed. (7) The filesystem grows if it is smaller than the device.
 
 mod error;
+mod observed;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, Failure, FsType, Kind, Portal, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, VolumeId};
 
 use crate::host::{
-    self, Attachment, Blank, Connected, Content, Device, Fit, Holder, Host, KubeletPath, ManagedNqn,
-    MountOptions, Signature, State, Target, Unfinished, Use,
+    self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, ManagedNqn, MountOptions,
+    Signature, State, Subsystem, Target, Unfinished,
 };
-use crate::storm;
 use crate::volumes::Volumes;
 use crate::volumes::record::{Form, Record};
-use crate::volumes::undo::{self, Remains};
+use crate::volumes::undo::{self, Made, Remains};
+
+use observed::{Observed, Old, Staged, namesake, observe};
 
 pub use error::Error;
+pub use observed::make_way;
 
 /// How long a connection may take to become a device: nearly all of it is the array's.
 const DEVICE_TIME: Duration = Duration::from_secs(30);
@@ -71,58 +73,6 @@ impl Usage {
     }
 }
 
-/// What there is.
-#[derive(Debug)]
-enum Observed {
-    /// No connection.
-    Absent,
-    /// A connection without a device that works.
-    Pending,
-    /// A device that is smaller than it should be. What is on it was not looked at.
-    Short(Device),
-    /// A device, and what is at the staging path.
-    Ready(Device, Staged),
-    /// The volume is connected under the name of an earlier attachment.
-    Renamed(ManagedNqn, Old),
-    /// The topmost mount at this path is of a device that is gone for good.
-    Dead(KubeletPath),
-    /// A volume of another array, in the same slot, is on this node.
-    Namesake(VolumeId),
-    /// The volume is connected to where it was at an earlier attachment.
-    Moved(Portal),
-    /// Its NQN is connected to somewhere else.
-    OtherPortal(Portal),
-    /// The volume is mounted at another staging path.
-    Elsewhere(PathBuf),
-    /// The volume is staged as something else.
-    OtherForm(Form),
-}
-
-/// How the connection of an earlier attachment is.
-#[derive(Debug)]
-enum Old {
-    /// Nothing uses it.
-    Idle,
-    /// It does not work, and nothing uses it but mounts that were made for kubelet. What they have not written must not reach the
-    /// volume any more: somebody else may have written to it since.
-    Stuck,
-    /// Something uses it.
-    InUse(Vec<Holder>),
-}
-
-/// What is at the staging path.
-#[derive(Debug)]
-enum Staged {
-    /// Nothing, and a block volume needs nothing.
-    Block,
-    /// The volume, and how its filesystem fits its device.
-    Mounted(Fit),
-    /// Something else.
-    Other(String),
-    /// Nothing, and this is on the device.
-    Unmounted(Content),
-}
-
 /// What to do next.
 #[derive(Debug)]
 enum Step {
@@ -134,7 +84,7 @@ enum Step {
     Wipe(Unfinished),
     Format(Blank, FsType),
     Repair(Device, FsType),
-    Mount(Device, FsType, MountOptions),
+    Mount(Device, FsType, MountOptions, Fit),
     Grow(Device, FsType),
     Done,
     Refuse(Error),
@@ -160,27 +110,32 @@ fn is_staged<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> bool {
                 && !matches!(volumes.host.attachment(&record.nqn), Ok(Attachment::Absent))
         }
         // An earlier driver wrote no records. A connection to somewhere else is not this volume's.
-        Ok(None) => volumes.connections(&wanted.volume).map_or(true, |connections| {
-            let leads_there = |live: Vec<_>| live.iter().all(|live| *live == wanted.target.portal);
-            connections.iter().any(|nqn| volumes.host.portals(nqn.as_nqn()).map_or(true, leads_there))
+        Ok(None) => volumes.connections(&wanted.volume, None).map_or(true, |connections| {
+            let leads_there = |seen: Subsystem| seen.portals.iter().all(|live| *live == wanted.target.portal);
+            connections.into_values().any(|seen| seen.map_or(true, leads_there))
         }),
         Err(_) => true,
     }
 }
 
-fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
+fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>) -> Result<(), Error> {
     let host = &volumes.host;
-    storm::check(volumes, &wanted.volume)?;
+    let mut tuned = false;
     for _ in 0..MOST_STEPS {
-        let step = next(wanted, observe(volumes, wanted)?);
+        let (record, observed) = observe(volumes, wanted)?;
+        let step = next(wanted, observed);
         let _span = tracing::info_span!("stage", otel.name = step.name()).entered();
-        if step.finds_a_connection() {
+        if step.finds_a_connection() && !tuned {
             // Made by an earlier call, maybe under another policy.
             host.retune(&wanted.target)?;
+            tuned = true;
+        }
+        if step.needs_a_record() {
+            remember(volumes, wanted, record, made)?;
         }
         match step {
             Step::Refuse(error) => return Err(error),
-            Step::Done => return remember(volumes, wanted, made),
+            Step::Done => return Ok(()),
             Step::Disconnect(old) => {
                 tracing::info!(%old, "the connection of an earlier attachment is ended");
                 host.disconnect(&old, DISCONNECT_TIME)?;
@@ -194,44 +149,40 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::
                 host.detach_dead(&at)?;
             }
             Step::Connect => {
-                remember(volumes, wanted, made)?;
                 // Once more, now that our own record is there: of two namesakes that are staged at once, one at least sees the other.
                 if let Some(other) = namesake(volumes, wanted)? {
                     return Err(Error::Namesake { volume: wanted.volume.clone(), other });
                 }
                 if host.connect(&wanted.target)? == Connected::Newly {
-                    made.push(undo::Made::Connection(wanted.target.nqn.clone()));
+                    made.push(Made::Connection(wanted.target.nqn.clone()));
+                    tuned = true;
                 }
-            }
-            Step::Await => {
-                remember(volumes, wanted, made)?;
                 host.wait_for_device(&wanted.target.nqn, DEVICE_TIME)?;
             }
+            Step::Await => drop(host.wait_for_device(&wanted.target.nqn, DEVICE_TIME)?),
             Step::Wipe(unfinished) => {
-                remember(volumes, wanted, made)?;
                 check_unused(host, wanted, unfinished.device())?;
                 tracing::warn!(device = %unfinished.device(), "a format that was cut off is wiped, and begun again");
                 host.wipe(unfinished)?;
             }
             Step::Format(blank, fs) => {
-                remember(volumes, wanted, made)?;
                 check_unused(host, wanted, blank.device())?;
                 tracing::info!(device = %blank.device(), fs = fs.as_str(), "the device is proven blank and is formatted");
                 host.format(blank, fs)?;
             }
             Step::Repair(device, fs) => {
-                remember(volumes, wanted, made)?;
                 check_unused(host, wanted, &device)?;
                 tracing::warn!(%device, "the filesystem has recorded errors and is checked before it is mounted");
                 host.repair(&device, fs)?;
             }
-            Step::Mount(device, fs, options) => {
-                remember(volumes, wanted, made)?;
+            Step::Mount(device, fs, options, fit) => {
                 mount(host, wanted, &device, fs, &options)?;
-                made.push(undo::Made::Mount(wanted.staging.clone()));
+                made.push(Made::Mount(wanted.staging.clone()));
+                if fit == Fit::Fills || options.is_read_only() {
+                    return Ok(());
+                }
             }
             Step::Grow(device, fs) => {
-                remember(volumes, wanted, made)?;
                 host.grow(&device, fs, &wanted.staging)?;
                 // The superblock on the device follows in its own time: looking again would see the old size.
                 return Ok(());
@@ -267,8 +218,12 @@ fn check_unused<H: Host>(host: &H, wanted: &Wanted, device: &Device) -> Result<(
 }
 
 /// Writes the record, unless it says the same already. Where the volume is published stays known.
-fn remember<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo::Made>) -> Result<(), Error> {
-    let present = volumes.records.read(&wanted.volume)?;
+fn remember<H: Host>(
+    volumes: &Volumes<H>,
+    wanted: &Wanted,
+    present: Option<Record>,
+    made: &mut Vec<Made>,
+) -> Result<(), Error> {
     let record = Record {
         volume: wanted.volume.clone(),
         nqn: wanted.target.nqn.as_nqn().clone(),
@@ -279,99 +234,9 @@ fn remember<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<undo:
     };
     if present.as_ref() != Some(&record) {
         volumes.records.write(&record)?;
-        made.push(undo::Made::Record { volume: wanted.volume.clone(), before: present });
+        made.push(Made::Record { volume: wanted.volume.clone(), before: present });
     }
     Ok(())
-}
-
-/// Another array's volume that has the same slot, and so maybe the same NQN, and is on this node.
-fn namesake<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<VolumeId>, Error> {
-    Ok(volumes.records.namesakes(&wanted.volume)?.pop().map(|record| record.volume))
-}
-
-fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, Error> {
-    let Volumes { host, records, .. } = volumes;
-    if let Some(other) = namesake(volumes, wanted)? {
-        return Ok(Observed::Namesake(other));
-    }
-    let record = records.read(&wanted.volume)?;
-    for old in volumes.connections(&wanted.volume)? {
-        if old != wanted.target.nqn
-            && let Some(how) = earlier(volumes, wanted, record.as_ref(), &old)?
-        {
-            return Ok(Observed::Renamed(old, how));
-        }
-    }
-    let mounts = host.mounts()?;
-    if volumes.is_dead(&mounts, &wanted.staging)? {
-        return Ok(Observed::Dead(wanted.staging.clone()));
-    }
-    if let Some(record) = record.clone() {
-        if let Some(staging) = volumes.path(&record.staging)
-            && volumes.is_dead(&mounts, &staging)?
-        {
-            return Ok(Observed::Dead(staging));
-        }
-        if record.staging != wanted.staging.as_path() && mounts.layers(&record.staging).next().is_some() {
-            return Ok(Observed::Elsewhere(record.staging));
-        }
-        if record.form != wanted.usage.form() && host.attachment(&record.nqn)? != Attachment::Absent {
-            return Ok(Observed::OtherForm(record.form));
-        }
-    }
-    let nqn = wanted.target.nqn.as_nqn();
-    // Another array may export the same NQN: a connection is this volume's only if it leads to where the volume is.
-    if let Some(live) = host.portals(nqn)?.into_iter().find(|live| *live != wanted.target.portal) {
-        let known = record.is_some_and(|record| record.nqn == *nqn && record.portal == live);
-        return Ok(if known { Observed::Moved(live) } else { Observed::OtherPortal(live) });
-    }
-    let device = match host.attachment(nqn)? {
-        Attachment::Absent | Attachment::Lost => return Ok(Observed::Absent),
-        Attachment::Connecting(_) | Attachment::Live(None) => return Ok(Observed::Pending),
-        Attachment::Live(Some(device)) if device.size < wanted.size => return Ok(Observed::Short(device)),
-        Attachment::Live(Some(device)) => device,
-    };
-    let staged = match (&wanted.usage, mounts.top(&wanted.staging)) {
-        (Usage::Block, None) => Staged::Block,
-        (Usage::Filesystem { .. }, None) => Staged::Unmounted(host.probe(&device)?),
-        (Usage::Filesystem { .. }, Some(mount)) if mount.device == device.number => {
-            // What is mounted read-only does not grow, however it fits.
-            Staged::Mounted(if mount.is_read_only() {
-                Fit::Fills
-            } else {
-                host.probe(&device)?.fit(device.size)
-            })
-        }
-        (_, Some(mount)) => Staged::Other(mount.source.clone()),
-    };
-    Ok(Observed::Ready(device, staged))
-}
-
-/// How a connection of the volume is that is not the one asked for; none if it is over, whatever is still held of it: without a
-/// controller nothing of it can be written anywhere.
-fn earlier<H: Host>(
-    volumes: &Volumes<H>,
-    wanted: &Wanted,
-    record: Option<&Record>,
-    old: &ManagedNqn,
-) -> Result<Option<Old>, Error> {
-    let host = &volumes.host;
-    let attachment = host.attachment(old.as_nqn())?;
-    let devices: Vec<_> = attachment.device().map(|device| device.number).into_iter().collect();
-    let mut holders = host.holders(&devices)?;
-    let idle = match attachment {
-        Attachment::Absent | Attachment::Lost => return Ok(None),
-        Attachment::Live(_) => Old::Idle,
-        Attachment::Connecting(_) => {
-            let ours = |path: &Path| {
-                path == wanted.staging.as_path() || record.is_some_and(|record| record.names(path))
-            };
-            let all = holders.len();
-            holders.retain(|holder| holder.how != Use::Mount || !ours(&holder.path));
-            if holders.len() < all { Old::Stuck } else { Old::Idle }
-        }
-    };
-    Ok(Some(if holders.is_empty() { idle } else { Old::InUse(holders) }))
 }
 
 fn next(wanted: &Wanted, observed: Observed) -> Step {
@@ -433,7 +298,8 @@ fn prepare(
             Step::Repair(device, fs)
         }
         Content::Has(Signature::Filesystem { fs, .. }) if fs == wanted => {
-            Step::Mount(device, fs, options.clone())
+            let fit = content.fit(device.size);
+            Step::Mount(device, fs, options.clone(), fit)
         }
         Content::Has(Signature::Filesystem { fs, .. }) => {
             Step::Refuse(Error::Foreign { volume, device, found: fs.as_str().into(), wanted })
@@ -468,6 +334,11 @@ impl Step {
             | Self::Grow(..)
             | Self::Done => true,
         }
+    }
+
+    /// Whether the volume must be written down before this is done: it changes the machine for it, or vouches that it did.
+    fn needs_a_record(&self) -> bool {
+        self.finds_a_connection() || matches!(self, Self::Connect)
     }
 
     /// As it is called in a trace.

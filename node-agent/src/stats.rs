@@ -38,6 +38,8 @@ pub struct Report {
     pub fullness: Fullness,
     /// Whether it is well.
     pub condition: Condition,
+    /// How it is connected.
+    pub attachment: Attachment,
 }
 
 /// How full a volume is.
@@ -163,24 +165,24 @@ pub async fn stats<H: Host>(
     };
     let Seen { facts, place } = volumes.reads.run(format!("volume {volume}"), LOOK_TIME, look).await?;
     let condition = health::judge(&facts);
-    let device = match &facts.used {
+    let Facts { attachment, used, .. } = facts;
+    let mount = match used {
         Used::Nothing | Used::Block(_) => {
-            let size = facts.attachment.device().map(|device| device.size);
-            return Ok(Report { fullness: size.map_or(Fullness::Unknown, Fullness::Block), condition });
+            let fullness =
+                attachment.device().map_or(Fullness::Unknown, |device| Fullness::Block(device.size));
+            return Ok(Report { fullness, condition, attachment });
         }
-        Used::Filesystem { mount, .. } => mount.device,
+        Used::Filesystem { mount, .. } => mount,
     };
-    match measure(volumes, measuring, &volume, place, device).await? {
-        Measured::Usage(usage) => Ok(Report { fullness: Fullness::Filesystem(usage), condition }),
-        Measured::Unmounted => Err(Error::Elsewhere { volume, path: wanted.path }),
-        Measured::Nothing(reason) => {
-            let condition = match condition {
-                Condition::Sound => Condition::Abnormal(reason),
-                known @ Condition::Abnormal(_) => known,
-            };
-            Ok(Report { fullness: Fullness::Unknown, condition })
-        }
-    }
+    let (fullness, condition) = match measure(volumes, measuring, &volume, place, mount.device).await? {
+        Measured::Usage(usage) => (Fullness::Filesystem(usage), condition),
+        Measured::Unmounted => return Err(Error::Elsewhere { volume, path: wanted.path }),
+        Measured::Nothing(reason) => match condition {
+            Condition::Sound => (Fullness::Unknown, Condition::Abnormal(reason)),
+            known @ Condition::Abnormal(_) => (Fullness::Unknown, known),
+        },
+    };
+    Ok(Report { fullness, condition, attachment })
 }
 
 /// What a measurement came to.

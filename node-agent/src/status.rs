@@ -12,13 +12,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use rds_csi_api::{HostId, HostNqn, ManagedPrefix, NodeName};
-use serde::Serialize;
 
-use crate::host::{Host, Initiator, KubeletDir, Linux, Use};
+use crate::host::{Initiator, KubeletDir, Linux, Use};
 use crate::inspect::{self, Volume};
 use crate::reads::Reads;
-use crate::volumes::survey::condition;
-use crate::volumes::{Error, Records, Volumes};
+use crate::volumes::{Records, Volumes};
 
 /// Reading sysfs and /proc takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -56,22 +54,6 @@ enum Output {
     Json,
 }
 
-/// What people are told of a volume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
-    /// What there is of it.
-    #[serde(flatten)]
-    pub volume: Volume,
-    /// What is wrong with it.
-    pub condition: Option<String>,
-}
-
-/// All volumes of which anything is left on this node.
-pub fn lines<H: Host>(volumes: &Volumes<H>) -> Result<Vec<Line>, Error> {
-    let all = inspect::all(volumes)?.into_iter();
-    Ok(all.map(|volume| Line { condition: condition(volumes, &volume.volume), volume }).collect())
-}
-
 /// Prints them.
 pub fn run(args: Args) -> ExitCode {
     let (output, node) = (args.output, args.node_name.clone());
@@ -102,7 +84,7 @@ pub fn run(args: Args) -> ExitCode {
     ExitCode::from(u8::from(lines.iter().any(|line| line.condition.is_some())))
 }
 
-fn read(args: Args) -> anyhow::Result<Vec<Line>> {
+fn read(args: Args) -> anyhow::Result<Vec<Volume>> {
     let Args { output: _, node_name, kubelet_dir, state_dir, managed_nqn_prefix } = args;
     // Opening the records would make the directory.
     Path::read_dir(&state_dir).with_context(|| {
@@ -120,13 +102,13 @@ fn read(args: Args) -> anyhow::Result<Vec<Line>> {
         prefix: managed_nqn_prefix,
         reads: Reads::default(),
     };
-    Ok(lines(&volumes)?)
+    Ok(inspect::all(&volumes)?)
 }
 
 const HEAD: [&str; 6] = ["VOLUME", "CONNECTION", "DEVICE", "STAGED", "PUBLISHED", "CONDITION"];
 
 /// A line for each volume, and below what there is to say of one in more than a word.
-fn table(node: &NodeName, lines: &[Line]) -> String {
+fn table(node: &NodeName, lines: &[Volume]) -> String {
     if lines.is_empty() {
         return format!("{node} has no volumes\n");
     }
@@ -139,7 +121,7 @@ fn table(node: &NodeName, lines: &[Line]) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
-    for Line { volume: Volume { volume, holders, .. }, condition } in lines {
+    for Volume { volume, holders, condition, .. } in lines {
         let users = holders.iter().filter(|holder| matches!(holder.how, Use::OpenFile | Use::BlockDevice));
         let notes = condition.iter().cloned().chain(users.map(ToString::to_string));
         for (number, note) in notes.enumerate() {
@@ -151,9 +133,8 @@ fn table(node: &NodeName, lines: &[Line]) -> String {
     text
 }
 
-fn row(line: &Line) -> [String; 6] {
-    let Line { volume: Volume { volume, connection, device, staging_path, publish_paths, .. }, condition } =
-        line;
+fn row(line: &Volume) -> [String; 6] {
+    let Volume { volume, connection, device, staging_path, publish_paths, condition, .. } = line;
     [
         volume.to_string(),
         connection.as_str().into(),
@@ -179,11 +160,11 @@ mod tests {
     fn a_volume_has_a_line_and_what_is_wrong_stands_below() {
         let world = world(Holds::Nothing);
         let node = "w1".parse().unwrap();
-        assert_eq!(table(&node, &lines(&world.volumes).unwrap()), "w1 has no volumes\n");
+        assert_eq!(table(&node, &inspect::all(&world.volumes).unwrap()), "w1 has no volumes\n");
         stage::stage(&world.volumes, &world.stage_filesystem()).unwrap();
         let usage = publish::Usage::Filesystem(publish::Writing::Allowed);
         publish::publish(&world.volumes, &world.publish_as(usage)).unwrap();
-        let told = table(&node, &lines(&world.volumes).unwrap());
+        let told = table(&node, &inspect::all(&world.volumes).unwrap());
         assert_eq!(
             told,
             "VOLUME  CONNECTION  DEVICE        STAGED  PUBLISHED  CONDITION\n\
@@ -191,7 +172,7 @@ mod tests {
         );
         world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");
         world.host.unplug();
-        let told = table(&node, &lines(&world.volumes).unwrap());
+        let told = table(&node, &inspect::all(&world.volumes).unwrap());
         assert!(told.contains("\npvc-a   connecting  /dev/nvme1n1  yes     1          abnormal\n"), "{told}");
         assert!(told.contains("\n\npvc-a\n  the array does not answer"), "{told}");
         assert!(told.ends_with("\n  process 4711 (postgres) has /data/base open\n"), "{told}");

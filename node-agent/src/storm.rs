@@ -58,8 +58,7 @@ pub fn of(mounts: &Mounts, volume: &VolumeId, device: &Device) -> Option<Storm> 
 }
 
 /// Refuses a volume in a storm.
-pub fn check<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<(), Error> {
-    let mounts = volumes.host.mounts()?;
+pub fn check<H: Host>(volumes: &Volumes<H>, volume: &VolumeId, mounts: &Mounts) -> Result<(), Error> {
     let mut devices = BTreeMap::new();
     for mount in mounts.iter() {
         *devices.entry(mount.device).or_insert(0) += 1;
@@ -68,10 +67,9 @@ pub fn check<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<(), Err
     if devices.into_values().all(|count: usize| count < MOST) {
         return Ok(());
     }
-    for nqn in volumes.connections(volume)? {
-        if let Some(device) = volumes.host.attachment(nqn.as_nqn())?.device()
-            && let Some(storm) = of(&mounts, volume, device)
-        {
+    let own = volumes.records.read(volume).map_err(volumes::Error::from)?;
+    for seen in volumes.connections(volume, own.as_ref())?.into_values() {
+        if let Some(storm) = seen?.attachment.device().and_then(|device| of(mounts, volume, device)) {
             return Err(storm.into());
         }
     }

@@ -116,7 +116,6 @@ enum Step {
 
 /// Unstages a volume.
 pub fn unstage<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<(), Error> {
-    storm::check(volumes, &wanted.volume)?;
     for _ in 0..MOST_STEPS {
         match next(wanted, observe(volumes, wanted)?) {
             Step::Refuse(error) => return Err(error),
@@ -135,19 +134,23 @@ fn observe<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Observed, E
     if let Some(record) = &record {
         ManagedNqn::new(prefix, record.nqn.clone())?;
     }
-    let connections = volumes.connections(&wanted.volume)?;
     let mounts = host.mounts()?;
+    storm::check(volumes, &wanted.volume, &mounts)?;
     let layers: Vec<_> = mounts.layers(wanted.staging.as_path()).collect();
     let mut unexplained: BTreeSet<_> = layers.iter().map(|layer| layer.device).collect();
-    for nqn in &connections {
-        if let Some(device) = host.attachment(nqn.as_nqn())?.device() {
-            unexplained.remove(&device.number);
-        }
+    let (mut connections, mut devices) = (Vec::new(), Vec::new());
+    for (nqn, seen) in volumes.connections(&wanted.volume, record.as_ref())? {
+        devices.extend(seen?.attachment.device().map(|device| device.number));
+        connections.push(nqn);
+    }
+    unexplained.retain(|device| !devices.contains(device));
+    if let Some(record) = &record {
+        devices.extend(volumes.dead(record, &mounts)?);
     }
     Ok(Observed {
         layers: layers.len(),
         owner: owner(volumes, &connections, unexplained)?,
-        holders: volumes.holders(&wanted.volume)?,
+        holders: host.holders(&devices)?,
         connections,
         record: if record.is_some() { Recorded::Yes } else { Recorded::No },
     })
@@ -164,12 +167,12 @@ fn owner<H: Host>(
         return Ok(None);
     }
     let mut odd = None;
-    for nqn in host.subsystems()? {
+    for (nqn, seen) in host.subsystems(&|nqn| prefix.covers(nqn))? {
         let Ok(nqn) = ManagedNqn::new(prefix, nqn) else { continue };
         if own.contains(&nqn) {
             continue;
         }
-        match host.attachment(nqn.as_nqn()) {
+        match seen.map(|seen| seen.attachment) {
             Ok(attachment) if attachment.device().is_some_and(|device| devices.contains(&device.number)) => {
                 return Ok(Some(nqn));
             }

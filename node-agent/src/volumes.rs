@@ -1,12 +1,15 @@
 //! What every verb works on: the machine, and what we wrote down about the volumes on it.
 
-use std::collections::BTreeSet;
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use rds_csi_api::{Failure, Kind, ManagedPrefix, VolumeId};
+use rds_csi_api::{Failure, Kind, ManagedPrefix, Nqn, VolumeId};
 
 use self::record::Form;
-use crate::host::{self, DeviceNumber, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn, Mounts};
+use crate::host::{
+    self, DeviceNumber, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn, Mounts, Subsystem,
+};
 use crate::reads::Reads;
 
 pub mod health;
@@ -51,34 +54,54 @@ impl Failure for Error {
     }
 }
 
+/// Whether a connection is a volume's own: volumes of two arrays may share an NQN, and then it is that of the one whose record
+/// tells where it leads to.
+pub(crate) fn is_own<R: Borrow<Record>>(
+    nqn: &Nqn,
+    own: Option<&Record>,
+    namesakes: &[R],
+    seen: &Subsystem,
+) -> bool {
+    namesakes.iter().map(Borrow::borrow).filter(|namesake: &&Record| namesake.nqn == *nqn).all(|namesake| {
+        own.is_some_and(|own| {
+            own.nqn == *nqn
+                && own.portal != namesake.portal
+                && seen.portals.iter().all(|live| *live == own.portal)
+        })
+    })
+}
+
 impl<H: Host> Volumes<H> {
-    /// The subsystems of exactly this volume that the kernel knows, recorded or not.
-    pub fn connections(&self, volume: &VolumeId) -> Result<Vec<ManagedNqn>, Error> {
+    /// The subsystems of exactly this volume that the kernel knows, recorded or not, in one reading; `own` is its record.
+    pub fn connections(
+        &self,
+        volume: &VolumeId,
+        own: Option<&Record>,
+    ) -> Result<BTreeMap<ManagedNqn, Result<Subsystem, host::Error>>, Error> {
         let Self { host, records, prefix, .. } = self;
-        let own = records.read(volume)?;
-        let mut found = host.subsystems()?;
-        found.retain(|nqn| prefix.is_of(nqn, volume) || own.as_ref().is_some_and(|own| own.nqn == *nqn));
-        // Volumes of two arrays may share an NQN, and then the connection is that of the one whose record tells where it leads to.
-        for namesake in records.namesakes(volume)? {
-            let live = host.portals(&namesake.nqn)?;
-            let ours = own.as_ref().is_some_and(|own| {
-                own.nqn == namesake.nqn
-                    && own.portal != namesake.portal
-                    && live.iter().all(|live| *live == own.portal)
-            });
-            if !ours {
-                found.retain(|nqn| *nqn != namesake.nqn);
+        let is_of = |nqn: &Nqn| prefix.is_of(nqn, volume) || own.is_some_and(|own| own.nqn == *nqn);
+        let mut found = host.subsystems(&is_of)?;
+        let namesakes = records.namesakes(volume)?;
+        for shared in &namesakes {
+            let Some(seen) = found.remove(&shared.nqn) else { continue };
+            let (nqn, seen) = (shared.nqn.clone(), seen?);
+            if is_own(&nqn, own, &namesakes, &seen) {
+                found.insert(nqn, Ok(seen));
             }
         }
-        Ok(found.into_iter().filter_map(|nqn| ManagedNqn::new(prefix, nqn).ok()).collect())
+        let managed = |(nqn, seen)| Some((ManagedNqn::new(prefix, nqn).ok()?, seen));
+        Ok(found.into_iter().filter_map(managed).collect())
     }
 
     /// The record of a volume that was never written down, as the driver before this one left it: told by what of its device is
     /// at the path. It is as if the volume were staged and published there.
     pub fn unrecorded(&self, volume: &VolumeId, at: &KubeletPath) -> Result<Option<Record>, Error> {
         let host = &self.host;
-        let [nqn] = &self.connections(volume)?[..] else { return Ok(None) };
-        let (attachment, portals) = (host.attachment(nqn.as_nqn())?, host.portals(nqn.as_nqn())?);
+        let mut connections = self.connections(volume, None)?;
+        let (Some((nqn, seen)), true) = (connections.pop_first(), connections.is_empty()) else {
+            return Ok(None);
+        };
+        let Subsystem { attachment, portals } = seen?;
         let (Some(device), Some(portal)) = (attachment.device(), portals.first()) else { return Ok(None) };
         let form = match host.mounts()?.top(at) {
             Some(mount) if mount.device == device.number => {
@@ -99,19 +122,19 @@ impl<H: Host> Volumes<H> {
 
     /// Whatever keeps the volume busy, or what it was before its device was gone.
     pub fn holders(&self, volume: &VolumeId) -> Result<Vec<Holder>, Error> {
+        let own = self.records.read(volume)?;
         let mut devices = Vec::new();
-        for nqn in self.connections(volume)? {
-            devices.extend(self.host.attachment(nqn.as_nqn())?.device().map(|device| device.number));
+        for seen in self.connections(volume, own.as_ref())?.into_values() {
+            devices.extend(seen?.attachment.device().map(|device| device.number));
         }
-        if let Some(record) = self.records.read(volume)? {
-            devices.extend(self.dead(&record)?);
+        if let Some(own) = &own {
+            devices.extend(self.dead(own, &self.host.mounts()?)?);
         }
         Ok(self.host.holders(&devices)?)
     }
 
     /// The numbers of devices that are gone for good, and that something at the record's paths still is of.
-    pub fn dead(&self, record: &Record) -> Result<BTreeSet<DeviceNumber>, host::Error> {
-        let mounts = self.host.mounts()?;
+    pub fn dead(&self, record: &Record, mounts: &Mounts) -> Result<BTreeSet<DeviceNumber>, host::Error> {
         let mut found = BTreeSet::new();
         for path in record.published.iter().chain([&record.staging]) {
             let mounted: Vec<_> = mounts.layers(path).map(|mount| mount.device).collect();
@@ -137,8 +160,7 @@ impl<H: Host> Volumes<H> {
     }
 
     /// Where a volume is published: those of the paths in its record at which something still is.
-    pub fn published(&self, record: &Record) -> Result<Vec<PathBuf>, host::Error> {
-        let mounts = self.host.mounts()?;
+    pub fn published(&self, record: &Record, mounts: &Mounts) -> Result<Vec<PathBuf>, host::Error> {
         let mut paths = Vec::new();
         for path in &record.published {
             let mounted = mounts.layers(path).next().is_some();

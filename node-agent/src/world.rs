@@ -123,6 +123,12 @@ impl World {
         (self.host.snapshot(), self.volumes.records.list().unwrap().records)
     }
 
+    /// The subsystems of the volume that the kernel knows.
+    pub(crate) fn connected(&self) -> Vec<ManagedNqn> {
+        let own = self.volumes.records.read(&self.volume).unwrap();
+        self.volumes.connections(&self.volume, own.as_ref()).unwrap().into_keys().collect()
+    }
+
     /// Whether no trace of any volume is left on the node.
     pub(crate) fn is_clean(&self) -> bool {
         self.host.is_clean() && self.volumes.records.list().unwrap().records.is_empty()

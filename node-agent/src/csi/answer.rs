@@ -9,7 +9,7 @@ use crate::stats::{Fullness, Report};
 use crate::volumes::health::Condition;
 
 pub(super) fn stats(report: Report) -> csi::NodeGetVolumeStatsResponse {
-    let Report { fullness, condition } = report;
+    let Report { fullness, condition, attachment: _ } = report;
     let usage = match fullness {
         Fullness::Filesystem(Usage { bytes, inodes }) => {
             let Amount { total, used, available } = bytes;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rds_csi_api::csi::node_server;
 use rds_csi_api::csi::node_service_capability::{Rpc as RpcCapability, Type, rpc};
 use rds_csi_api::serve::call::{Call, Calls};
+use rds_csi_api::status::chain;
 use rds_csi_api::{Failure, HealthCalls, NodeName, Rpc, Topology, csi};
 use tonic::{Request, Response, Status};
 
@@ -17,7 +18,7 @@ use crate::expand::{self, expand};
 use crate::health;
 use crate::host::Host;
 use crate::publish::{self, publish};
-use crate::stage::stage;
+use crate::stage::{self, stage};
 use crate::stats::{Measuring, stats};
 use crate::unpublish::unpublish;
 use crate::unstage::unstage;
@@ -25,6 +26,9 @@ use crate::volumes::Volumes;
 
 /// kubelet waits two minutes for each of its calls; it is better told the reason than left to time out.
 const DEADLINE: Duration = Duration::from_secs(110);
+
+/// How long the connection of an earlier attachment may take to end.
+const WAY_TIME: Duration = Duration::from_secs(40);
 
 /// How long a filesystem may take to say how full it is. kubelet asks for all of a node's volumes, one after the other.
 const MEASURING_TIME: Duration = Duration::from_secs(5);
@@ -82,6 +86,16 @@ impl<H: Host> Node<H> {
         self.calls.run(Call::new(rpc), async { Err(error) }).await
     }
 
+    /// Lets a call on the volume end that waits for the connection of an earlier attachment. That call keeps the volume, so this
+    /// goes by its lock.
+    async fn make_way(&self, wanted: stage::Wanted) {
+        let (volumes, volume) = (Arc::clone(&self.volumes), wanted.volume.clone());
+        let made = move || stage::make_way(&volumes, &wanted);
+        if let Err(error) = self.volumes.reads.run(format!("volume {volume}"), WAY_TIME, made).await {
+            tracing::warn!(%volume, "the connection of an earlier attachment may keep it busy: {}", chain(&error));
+        }
+    }
+
     /// Runs a verb on a thread of its own, which keeps the volume for as long as it runs.
     async fn run<T, E>(
         &self,
@@ -108,6 +122,9 @@ impl<H: Host> node_server::Node for Node<H> {
             Err(error) => return self.refuse(Rpc::NodeStageVolume, error).await,
         };
         let volume = wanted.volume.clone();
+        if self.calls.hold(&volume).is_err() {
+            self.make_way(wanted.clone()).await;
+        }
         let call = Call::on(Rpc::NodeStageVolume, &volume).continuing(trace.as_ref());
         let (failures, breakers) = (self.failures.clone(), self.breakers.clone());
         self.run(call, move |volumes| {

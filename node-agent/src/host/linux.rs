@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, FsType, Nqn, Portal};
+use rds_csi_api::{Bytes, FsType, Nqn};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::{
     Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found, Holder, Host,
-    Initiator, KubeletPath, ManagedNqn, MountOptions, Mounts, Target, Unfinished, Usage, device_node,
-    filesystem, in_use, mount, nvme, probe, unfinished,
+    Initiator, KubeletPath, ManagedNqn, MountOptions, Mounts, Subsystem, Target, Unfinished, Usage,
+    device_node, filesystem, in_use, mount, nvme, probe, unfinished,
 };
 
 /// The machine this program runs on. What it reads of `/sys`, `/proc` and `/dev` it reads below a root, so that captured trees
@@ -45,20 +45,15 @@ impl Host for Linux {
         nvme::attachment(&self.root, nqn)
     }
 
-    fn attachments(&self) -> Result<BTreeMap<Nqn, Result<Attachment, Error>>, Error> {
-        nvme::attachments(&self.root)
+    fn subsystems(
+        &self,
+        which: &dyn Fn(&Nqn) -> bool,
+    ) -> Result<BTreeMap<Nqn, Result<Subsystem, Error>>, Error> {
+        nvme::subsystems(&self.root, which)
     }
 
     fn controllers(&self) -> Result<Vec<ControllerFacts>, Error> {
         nvme::facts(&self.root)
-    }
-
-    fn portals(&self, nqn: &Nqn) -> Result<Vec<Portal>, Error> {
-        nvme::portals(&self.root, nqn)
-    }
-
-    fn subsystems(&self) -> Result<Vec<Nqn>, Error> {
-        nvme::subsystems(&self.root)
     }
 
     fn connect(&self, target: &Target) -> Result<Connected, Error> {

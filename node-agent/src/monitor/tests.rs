@@ -130,7 +130,7 @@ fn lesson_23_gauges_come_from_state_and_a_failed_reading_is_absent() {
     watched.look();
     assert!(watched.gauges().contains(r#"{connection="connecting"} 1"#), "{}", watched.gauges());
     assert!(watched.gauges().ends_with("abnormal 1"), "{}", watched.gauges());
-    watched.world.host.fail_once(Act::Attachments, Errno::IO);
+    watched.world.host.fail_once(Act::Subsystems, Errno::IO);
     assert_eq!(watched.look(), ["ConnectionLost"], "not knowing is no change");
     assert_eq!(watched.gauges(), "");
     watched.look();

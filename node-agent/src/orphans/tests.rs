@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::host::fake::{Act, FakeHost, Holds};
-use crate::host::{KubeletDir, Use};
+use crate::host::{Attachment, KubeletDir, Use};
 use crate::stage::{self, stage};
 use crate::world::{World, world};
 
@@ -34,7 +34,7 @@ impl Left {
     }
 
     fn is_connected(&self) -> bool {
-        self.world.host.subsystems().unwrap().contains(&self.world.nqn)
+        self.world.host.attachment(&self.world.nqn).unwrap() != Attachment::Absent
     }
 
     /// However often somebody looks.
@@ -183,7 +183,8 @@ fn lesson_17_a_connection_without_the_managed_prefix_stays() {
     let system: Nqn = "nqn.2000-02.com.mikrotik:nixos-var".parse().unwrap();
     left.world.host.connect_by_hand(&system);
     left.look().look().look();
-    assert_eq!(left.world.host.subsystems().unwrap(), [system]);
+    let known = left.world.host.subsystems(&|_| true).unwrap();
+    assert_eq!(known.into_keys().collect::<Vec<_>>(), [system]);
 }
 
 #[tokio::test]
@@ -191,7 +192,7 @@ async fn it_looks_at_once_and_again_and_ends_with_the_process() {
     let left = left();
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(left.orphans.run(Duration::from_millis(1), shutdown.clone()));
-    while left.world.host.subsystems().unwrap().contains(&left.world.nqn) {
+    while left.world.host.attachment(&left.world.nqn).unwrap() != Attachment::Absent {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     shutdown.cancel();

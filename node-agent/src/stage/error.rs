@@ -8,7 +8,7 @@ use super::MOST_STEPS;
 use crate::host::{self, Device, Holder, KubeletPath, ManagedNqn, in_use};
 use crate::volumes;
 use crate::volumes::record::{self, Form};
-use crate::{breaker, storm};
+use crate::{breaker, reads, storm};
 
 /// Why a volume is not staged.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +165,9 @@ pub enum Error {
     /// It is mounted too often.
     #[error(transparent)]
     Storm(#[from] storm::Error),
+    /// Nobody could look.
+    #[error(transparent)]
+    Reads(#[from] reads::Error),
     /// The steps did not lead anywhere.
     #[error("staging took more than {MOST_STEPS} steps: the device or the mounts change under it")]
     Endless,
@@ -209,6 +212,7 @@ impl Failure for Error {
             Self::Remains { .. } => Kind::Unsure,
             Self::Breaker(open) => open.kind(),
             Self::Storm(error) => error.kind(),
+            Self::Reads(error) => error.kind(),
             Self::Endless => Kind::Bug,
             Self::Host(error) => error.kind(),
             Self::Record(error) => error.kind(),

@@ -1,8 +1,8 @@
+use rds_csi_api::{Failure as _, Kind, Portal};
 use rustix::io::Errno;
 
-use rds_csi_api::{Failure as _, Kind};
-
 use super::*;
+use crate::host::Use;
 use crate::host::fake::{Act, Holds, Late};
 use crate::world::{GIB, World, world};
 

@@ -42,7 +42,7 @@ fn nothing_is_left_at_the_target_and_the_volume_stays_staged() {
         assert_eq!(world.host.found_at(&world.target()).unwrap(), Found::Nothing);
         let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
         assert!(record.published.is_empty());
-        assert_eq!(world.volumes.connections(&world.volume).unwrap().len(), 1);
+        assert_eq!(world.connected().len(), 1);
         unpublish(&world.volumes, &world.unpublish()).unwrap();
     }
 }
@@ -102,7 +102,10 @@ fn a_record_that_cannot_be_written_keeps_no_pod_from_ending() {
         assert_eq!(world.host.found_at(&world.target()).unwrap(), Found::Nothing);
         // What is still written down claims nothing.
         let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
-        assert_eq!(world.volumes.published(&record).unwrap(), [""; 0].map(std::path::PathBuf::from));
+        assert_eq!(
+            world.volumes.published(&record, &world.host.mounts().unwrap()).unwrap(),
+            [""; 0].map(std::path::PathBuf::from)
+        );
         std::fs::remove_dir(&obstacle).unwrap();
         unpublish(&world.volumes, &world.unpublish()).unwrap();
         assert!(world.volumes.records.read(&world.volume).unwrap().unwrap().published.is_empty());

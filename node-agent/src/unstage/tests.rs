@@ -107,16 +107,16 @@ fn lesson_3_a_mount_in_another_namespace_keeps_the_connection() {
     world.host.use_device(&world.nqn, Use::MountElsewhere, 99, "node-exporter", "/host/staging");
     let error = unstage(&world.volumes, &world.unstage()).unwrap_err();
     assert!(error.to_string().contains("mount namespace of process 99 (node-exporter)"), "{error}");
-    assert_eq!(world.volumes.connections(&world.volume).unwrap(), [world.managed()]);
+    assert_eq!(world.connected(), [world.managed()]);
 }
 
 #[test]
 fn lesson_3_not_knowing_who_holds_it_is_no_reason_to_disconnect() {
     let world = block();
     world.host.fail_once(Act::Holders, Errno::ACCESS);
-    let before = world.volumes.connections(&world.volume).unwrap();
+    let before = world.connected();
     assert!(unstage(&world.volumes, &world.unstage()).is_err());
-    assert_eq!(world.volumes.connections(&world.volume).unwrap(), before);
+    assert_eq!(world.connected(), before);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn an_odd_subsystem_keeps_no_other_volume_staged_unless_it_may_own_the_mount() {
         world.host.connect_by_hand(&odd);
         world.host.confuse(&odd);
         unstage(&world.volumes, &world.unstage()).unwrap();
-        assert_eq!(world.volumes.connections(&world.volume).unwrap(), []);
+        assert_eq!(world.connected(), []);
 
         world.host.mount_again(&odd, world.staging().as_path());
         let before = world.everything();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rds_csi_api::status::chain;
 use rds_csi_api::{Nqn, VolumeId};
 
 use super::health::{Ailment, Facts, Trouble, Used, diagnose};
@@ -42,22 +41,24 @@ pub struct Survey {
 
 /// Looks at all volumes.
 pub fn survey<H: Host>(volumes: &Volumes<H>) -> Result<Survey, Error> {
-    // In the order in which unstaging ends them, so that what is unstaged meanwhile does not look lost.
-    let mut attachments = volumes.host.attachments()?;
+    // In the order in which unstaging ends them, so that what is unstaged meanwhile does not look lost. All of them: one that a
+    // record names may have been ours under an earlier prefix.
+    let mut subsystems = volumes.host.subsystems(&|_| true)?;
     let mounts = volumes.host.mounts()?;
     let mut survey = Survey::default();
     let Listing { records, damaged } = volumes.records.list()?;
     for record in records {
-        let attachment = attachments.remove(&record.nqn).unwrap_or(Ok(Attachment::Absent));
+        let attachment =
+            subsystems.remove(&record.nqn).map_or(Ok(Attachment::Absent), |seen| Ok(seen?.attachment));
         let seen = attachment.and_then(|attachment| look(volumes, &record, attachment, &mounts));
         survey.add(record.volume, seen);
     }
     survey.unseen.extend(damaged.into_iter().map(|(volume, error)| (volume, error.into())));
     // A connection that no record knows of.
-    for (nqn, attachment) in attachments {
+    for (nqn, seen) in subsystems {
         if let Some(volume) = unrecorded(volumes, &nqn, &survey) {
-            let seen = |attachment| Seen { attachment, in_use: InUse::No, trouble: None };
-            survey.add(volume, attachment.map(seen));
+            let idle = |attachment| Seen { attachment, in_use: InUse::No, trouble: None };
+            survey.add(volume, seen.map(|seen| idle(seen.attachment)));
         }
     }
     Ok(survey)
@@ -78,23 +79,8 @@ fn unrecorded<H>(volumes: &Volumes<H>, nqn: &Nqn, survey: &Survey) -> Option<Vol
     (!recorded).then_some(volume)
 }
 
-/// What is wrong with one volume, if anything is.
-pub fn trouble<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Result<Option<Trouble>, Error> {
-    let Some(record) = volumes.records.read(volume)? else { return Ok(None) };
-    let attachment = volumes.host.attachment(&record.nqn)?;
-    let mounts = volumes.host.mounts()?;
-    Ok(look(volumes, &record, attachment, &mounts)?.trouble)
-}
-
-/// The same for people. What nobody can say is amiss, too.
-pub fn condition<H: Host>(volumes: &Volumes<H>, volume: &VolumeId) -> Option<String> {
-    match trouble(volumes, volume) {
-        Ok(trouble) => trouble.map(|trouble| trouble.told),
-        Err(error) => Some(format!("nobody can say how volume {volume} is: {}", chain(&error))),
-    }
-}
-
-fn look<H: Host>(
+/// One volume, as the kernel's tables have it.
+pub(crate) fn look<H: Host>(
     volumes: &Volumes<H>,
     record: &Record,
     attachment: Attachment,
@@ -159,7 +145,7 @@ mod tests {
     use super::*;
     use crate::host::fake::Holds;
     use crate::world::{World, world};
-    use crate::{publish, stage};
+    use crate::{inspect, publish, stage};
 
     fn published(usage: publish::Usage) -> World {
         let world = world(Holds::Nothing);
@@ -176,9 +162,10 @@ mod tests {
 
     fn ailment(world: &World) -> Option<Ailment> {
         let seen = survey(&world.volumes).unwrap().seen.remove(&world.volume).unwrap();
-        let one = trouble(&world.volumes, &world.volume).unwrap();
-        assert_eq!(seen.trouble, one, "one volume is seen as among all");
-        one.map(|trouble| trouble.ailment)
+        let one = inspect::one(&world.volumes, &world.volume).unwrap().and_then(|volume| volume.condition);
+        let told = seen.trouble.as_ref().map(|trouble| trouble.told.clone());
+        assert_eq!(told, one, "one volume is seen as among all");
+        seen.trouble.map(|trouble| trouble.ailment)
     }
 
     #[test]
@@ -217,7 +204,9 @@ mod tests {
         std::fs::write(world.state().join("pvc-b.json"), "null").unwrap();
         let survey = survey(&world.volumes).unwrap();
         assert!(survey.seen.contains_key(&world.volume) && survey.unseen.contains_key(&other));
-        assert!(condition(&world.volumes, &other).unwrap().contains("pvc-b.json"));
+        let told = inspect::all(&world.volumes).unwrap().pop().unwrap();
+        assert_eq!(told.volume, other);
+        assert!(told.condition.unwrap().contains("pvc-b.json"));
     }
 
     #[test]

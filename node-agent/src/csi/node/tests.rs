@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use tonic::Code;
 
 use super::*;
+use crate::host::Attachment;
 use crate::host::fake::{Act, FakeHost, Holds};
 use crate::world::{GIB, World, world};
 
@@ -117,6 +118,43 @@ async fn a_volume_lives_and_leaves_nothing() {
         }
         assert!(world.is_clean());
     }
+}
+
+#[tokio::test]
+async fn a_stage_under_a_new_name_ends_what_the_unstage_of_the_old_one_waits_for() {
+    let world = world(Holds::Nothing);
+    let node = Arc::new(node(&world));
+    let capability = filesystem("ext4", &[], Mode::SingleNodeWriter);
+    node.node_stage_volume(Request::new(stage_request(&world, capability.clone()))).await.unwrap();
+    world.host.leave_unwritten(&world.nqn);
+    // Fenced: the array exports the volume under another name from now on.
+    let new: rds_csi_api::Nqn = format!("{}:e2", world.nqn).parse().unwrap();
+    world.host.export(&new, GIB, world.host.holds(&world.nqn));
+    world.host.withdraw(&world.nqn);
+    let unstaging = {
+        let node = Arc::clone(&node);
+        tokio::spawn(async move { node.node_unstage_volume(Request::new(unstage_request())).await })
+    };
+    while world.host.mounts().unwrap().top(&world.staging()).is_some() {
+        tokio::task::yield_now().await;
+    }
+    let status = node.node_unstage_volume(Request::new(unstage_request())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "the first one waits in its unmount");
+
+    let renamed = csi::NodeStageVolumeRequest {
+        publish_context: context(new.as_str()),
+        ..stage_request(&world, capability)
+    };
+    loop {
+        match node.node_stage_volume(Request::new(renamed.clone())).await {
+            Ok(_) => break,
+            Err(status) => assert_eq!(status.code(), Code::Aborted, "{status}"),
+        }
+    }
+    unstaging.await.unwrap().unwrap();
+    assert_eq!(world.host.attachment(&world.nqn).unwrap(), Attachment::Absent);
+    let device = world.host.attachment(&new).unwrap().device().unwrap().number;
+    assert_eq!(world.host.mounts().unwrap().top(&world.staging()).unwrap().device, device);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
+use std::fs;
 use std::os::unix::fs::symlink;
 
-use rds_csi_api::{CtrlLoss, HostId, NodeName, ReconnectPolicy};
+use rds_csi_api::{CtrlLoss, HostId, NodeName, Nqn, ReconnectPolicy};
 
+use super::sysfs::device_name;
 use super::*;
 use crate::host::DeviceNumber;
 
@@ -128,7 +130,11 @@ fn two_namespaces_are_an_error_and_not_a_guess() {
 #[test]
 fn a_controller_tells_which_array_it_is_connected_to() {
     let tree = Tree::new();
-    let portals = |nqn: &str| portals(tree.root(), &nqn.parse().unwrap());
+    let portals = |nqn: &str| {
+        let of = |known: &Nqn| known.as_str() == nqn;
+        let seen = subsystems(tree.root(), &of).unwrap().into_values().next();
+        seen.map_or(Ok(Vec::new()), |seen| seen.map(|seen| seen.portals))
+    };
     tree.controller("nvme0", A, "live", "nvme0c0n1");
     tree.write("class/nvme/nvme0/address", "traddr=10.77.0.1,trsvcid=4420,src_addr=10.77.0.11");
     tree.controller("nvme1", A, "connecting", "nvme0c1n1");
@@ -164,7 +170,7 @@ fn a_subsystem_without_controllers_is_not_gone() {
 fn without_the_module_nothing_is_connected() {
     let tree = Tree::new();
     assert_eq!(tree.attachment(A), Attachment::Absent);
-    assert_eq!(subsystems(tree.root()).unwrap(), []);
+    assert!(subsystems(tree.root(), &|_| true).unwrap().is_empty());
 }
 
 #[test]
@@ -174,7 +180,14 @@ fn everything_with_an_nqn_is_listed_once() {
     tree.controller("nvme0", A, "live", "nvme0c0n1");
     tree.subsystem("nvme-subsys1", "nqn.2019-08.org.qemu:a b");
     tree.subsystem("nvme-subsys2", B);
-    assert_eq!(subsystems(tree.root()).unwrap(), [A.parse().unwrap(), B.parse().unwrap()]);
+    tree.write("class/nvme/nvme0/address", "traddr=10.77.0.1,trsvcid=4420");
+    let listed = |which: &dyn Fn(&Nqn) -> bool| {
+        let told = subsystems(tree.root(), which).unwrap().into_iter();
+        told.map(|(nqn, seen)| (nqn.to_string(), seen.unwrap().attachment)).collect::<Vec<_>>()
+    };
+    let (a, b) = ((A.to_owned(), Attachment::Live(None)), (B.to_owned(), Attachment::Lost));
+    assert_eq!(listed(&|_| true), [a, b.clone()]);
+    assert_eq!(listed(&|nqn| nqn.as_str() == B), [b]);
 }
 
 #[test]
