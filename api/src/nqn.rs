@@ -20,6 +20,29 @@ impl Nqn {
     pub fn of_volume(volume: &VolumeId) -> Self {
         Self(format!("{VOLUME_NQN_PREFIX}{}", volume.slot()))
     }
+
+    /// Whether the volume is exported under this name, or was, or may be yet: the one that it was made under, or the same
+    /// with the number of a later epoch behind it, `…:e2` and so on. Each fence begins an epoch.
+    pub fn is_of(&self, volume: &VolumeId) -> bool {
+        self.epoch(volume).is_some()
+    }
+
+    /// The volume's name in the epoch after this one's; none if this is not a name of the volume.
+    pub fn next(&self, volume: &VolumeId) -> Option<Self> {
+        let next = self.epoch(volume)?.checked_add(1)?;
+        Some(Self(format!("{}:e{next}", Self::of_volume(volume))))
+    }
+
+    fn epoch(&self, volume: &VolumeId) -> Option<u32> {
+        let rest = self.0.strip_prefix(VOLUME_NQN_PREFIX)?.strip_prefix(volume.slot())?;
+        if rest.is_empty() {
+            return Some(1);
+        }
+        let digits = rest.strip_prefix(":e")?;
+        let number: u32 = digits.parse().ok().filter(|number| *number > 1)?;
+        // One spelling only: `02` is a number, too.
+        (number.to_string() == digits).then_some(number)
+    }
 }
 
 impl FromStr for Nqn {
@@ -110,6 +133,22 @@ mod tests {
         let nqn = Nqn::of_volume(&"pvc-x".parse().unwrap());
         assert_eq!(nqn.as_str(), "nqn.2000-02.com.mikrotik:pvc-x");
         assert_eq!(nqn.as_str().parse::<Nqn>().unwrap(), nqn);
+    }
+
+    #[test]
+    fn each_epoch_of_a_volume_has_a_name_of_its_own() {
+        let volume: VolumeId = format!("far/{}", "x".repeat(63)).parse().unwrap();
+        let first = Nqn::of_volume(&volume);
+        let second = first.next(&volume).unwrap();
+        assert_eq!(second.as_str(), format!("{first}:e2"));
+        assert_eq!(second.next(&volume).unwrap().as_str(), format!("{first}:e3"));
+        let last: Nqn = format!("{first}:e{}", u32::MAX).parse().unwrap();
+        assert!(last.is_of(&volume) && last.next(&volume).is_none());
+        let other: VolumeId = "pvc-a".parse().unwrap();
+        for name in ["pvc-a:e1", "pvc-a:e02", "pvc-a:e", "pvc-a:2", "pvc-a:e2:e3", "pvc-ab", "pvc-ab:e2"] {
+            let nqn: Nqn = format!("{VOLUME_NQN_PREFIX}{name}").parse().unwrap();
+            assert!(!nqn.is_of(&other) && nqn.next(&other).is_none(), "{name}");
+        }
     }
 
     #[test]

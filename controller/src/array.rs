@@ -58,10 +58,17 @@ pub trait Array: Send + Sync + 'static {
         after: &Export,
     ) -> impl Future<Output = Result<Volume, Error>> + Send;
 
-    /// As [`Self::dismiss`], and cuts every connection: those who may come back do, all others cannot.
+    /// Shuts out for good whoever came in under the name `cut` and is not among `after`, and returns only with evidence. If
+    /// nobody is to stay, the export goes on under another name from its next admission on, so that what a node still holds
+    /// back leads nowhere, even if the same node is let in again. Otherwise its name stays, every connection is cut, and
+    /// those of `after` may come back.
+    ///
+    /// An export that has another name by now was fenced before: nothing is changed, and whoever was let in since is left
+    /// alone. Refused as [`Self::dismiss`] is.
     fn fence(
         &self,
         id: &VolumeId,
+        cut: &Nqn,
         before: &Export,
         after: &Export,
     ) -> impl Future<Output = Result<Volume, Error>> + Send;
@@ -258,6 +265,12 @@ impl Export {
             Self::Off | Self::AnyHost => self.clone(),
         }
     }
+}
+
+/// What the export is called after a fence that nobody stays behind.
+fn next_name(id: &VolumeId, cut: &Nqn) -> Result<Nqn, Error> {
+    let why = || format!("{cut} is no name of it that another one could follow");
+    cut.next(id).ok_or_else(|| Error::Foreign { subject: id.into(), why: why() })
 }
 
 /// What becomes of an operation on a volume that every host is let into, so that nobody can name who is connected.

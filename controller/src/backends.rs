@@ -158,7 +158,7 @@ impl<A> Backends<A> {
     /// Whether what the arrays say of exports shows that a record of holders was lost. An array without a fence lets every host
     /// in always, so there a lost record looks like a volume that nobody holds.
     pub fn show_lost_records(&self) -> bool {
-        self.iter().all(|backend| backend.fence == Fence::Acl)
+        self.iter().all(|backend| backend.fence != Fence::None)
     }
 
     /// The array that a new volume goes to: where its source lies, or the one that the StorageClass names, or the first, the

@@ -36,9 +36,14 @@ pub struct Args {
     #[command(flatten)]
     array: ArrayArgs,
 
-    /// How a node that does not answer is kept from writing: not at all (none), or by the array's list of admitted hosts, on the
-    /// RouterOS release that doctor proved it on (acl@RELEASE)
-    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl@RELEASE", required_unless_present = "config")]
+    /// How a node that does not answer is kept from writing: not at all (none), by the array's list of admitted hosts
+    /// (acl@RELEASE), or by another name of the volume's export (epoch@RELEASE), on the RouterOS release that doctor proved it on
+    #[arg(
+        long,
+        env = "RDS_CSI_FENCE",
+        value_name = "none|acl@RELEASE|epoch@RELEASE",
+        required_unless_present = "config"
+    )]
     fence: Option<Fencing>,
 
     /// Where a node's agent listens; once per node

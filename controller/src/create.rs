@@ -67,7 +67,7 @@ pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<C
         port: portal.port,
         // Behind a fence nobody may connect before the volume is published.
         export: match backend.fence {
-            Fence::Acl => Export::Off,
+            Fence::Acl | Fence::Epoch => Export::Off,
             Fence::None => Export::AnyHost,
         },
         reconnect: Some(reconnect).filter(|policy| *policy != ReconnectPolicy::STANDARD),

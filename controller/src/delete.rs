@@ -93,7 +93,7 @@ pub async fn delete(
         let nodes = record.nodes().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return Err(Error::Attached { id, nodes });
     }
-    if fence == Fence::Acl {
+    if fence != Fence::None {
         match array.delete(&id, IfOpen::Refuse).await {
             Err(array::Error::Open(_)) => {}
             outcome => return Ok(outcome?),

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     backend: Option<BackendName>,
     /// The fence that is configured for the array that flags describe, to compare with; a file tells each array's own
-    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl@RELEASE")]
+    #[arg(long, env = "RDS_CSI_FENCE", value_name = "none|acl@RELEASE|epoch@RELEASE")]
     fence: Option<Fencing>,
     /// How old what another run made must be to be removed as left behind; what is younger may belong to one that is still at work
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = config::time)]

@@ -63,7 +63,7 @@ pub struct Around<'a> {
 pub fn holders(volume: &Volume, record: Around<'_>, fence: Fence) -> Result<Vec<NodeName>, Unrecorded> {
     let Around { before, after } = record;
     match (fence, &volume.export) {
-        (Fence::Acl, Export::Hosts(admitted)) => {
+        (Fence::Acl | Fence::Epoch, Export::Hosts(admitted)) => {
             let recorded: Vec<_> = before.hosts().chain(after.hosts()).collect();
             let strangers: Vec<_> =
                 admitted.iter().filter(|host| !recorded.contains(host)).cloned().collect();
@@ -71,11 +71,11 @@ pub fn holders(volume: &Volume, record: Around<'_>, fence: Fence) -> Result<Vec<
                 return Err(Unrecorded::Strangers { id: volume.id.clone(), strangers });
             }
         }
-        (Fence::Acl, Export::AnyHost) if before.is_empty() && after.is_empty() => {
+        (Fence::Acl | Fence::Epoch, Export::AnyHost) if before.is_empty() && after.is_empty() => {
             return Err(Unrecorded::Open(volume.id.clone()));
         }
         // Without a fence every volume is open from the beginning, and that says nothing.
-        (Fence::None, _) | (Fence::Acl, Export::AnyHost | Export::Off) => {}
+        (Fence::None, _) | (Fence::Acl | Fence::Epoch, Export::AnyHost | Export::Off) => {}
     }
     Ok(after.nodes().cloned().collect())
 }

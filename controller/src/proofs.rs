@@ -8,7 +8,7 @@ use rds_csi_api::BackendName;
 use tokio_util::sync::CancellationToken;
 
 use crate::array::routeros::RouterOs;
-use crate::config::Release;
+use crate::config::{Fencing, Release};
 
 /// An array with a fence, and the release that the configuration says it was proved on.
 #[derive(Debug, Clone)]
@@ -17,15 +17,15 @@ pub struct Proof {
     pub title: BackendName,
     /// The array.
     pub array: RouterOs,
-    /// None if nobody says that it was proved.
-    pub proved_on: Option<Release>,
+    /// Its fence, and where that was proved.
+    pub fencing: Fencing,
 }
 
 impl Proof {
     /// Whether the array runs what the fence was proved on; nothing while it is not connected.
     fn holds(&self) -> Option<bool> {
         let running = self.array.version()?;
-        Some(self.proved_on.as_ref().is_some_and(|release| release.as_str() == running))
+        Some(self.fencing.proved_on().is_some_and(|release| release.as_str() == running))
     }
 
     /// Tells whenever the array turns out to run another release, until cancelled.
@@ -37,8 +37,9 @@ impl Proof {
                 tracing::warn!(
                     array = %self.title,
                     running = running.as_deref(),
-                    proved_on = self.proved_on.as_ref().map(Release::as_str),
-                    "the fence acl was not proved on the RouterOS release that the array runs: run rds-csi-controller doctor, \
+                    fence = self.fencing.way().as_str(),
+                    proved_on = self.fencing.proved_on().map(Release::as_str),
+                    "the fence was not proved on the RouterOS release that the array runs: run rds-csi-controller doctor, \
                      and configure what it proves"
                 );
                 told = running;

@@ -108,6 +108,11 @@ pub async fn publish(
     let decision =
         decision.map_err(|source| Error::Refused { id: id.clone(), node: node.clone(), source })?;
     let is_new = matches!(decision, Publish::Attach(_));
+    // Without a list the record alone tells who came in by an open door, and it may have been lost.
+    if fence == Fence::Epoch && is_new && before.is_empty() && array.volume(&id).await?.export != Export::Off
+    {
+        return Err(array::Error::Open(id).into());
+    }
     let (record, revision) = match decision {
         Publish::Keep => (before, revision),
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
@@ -173,7 +178,8 @@ fn left_out(error: &array::Error, is_new: bool) -> bool {
 pub(crate) fn admitted(fence: Fence, record: &Record) -> Export {
     match fence {
         Fence::Acl => Export::to_hosts(record.hosts()),
-        Fence::None => Export::AnyHost,
+        Fence::Epoch if record.is_empty() => Export::Off,
+        Fence::Epoch | Fence::None => Export::AnyHost,
     }
 }
 

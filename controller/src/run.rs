@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::array::routeros::{Keeper, RouterOs};
-use crate::attachments::{Herald as _, Standalone, Store};
+use crate::attachments::{Fence, Herald as _, Standalone, Store};
 use crate::backends::{Backend, Backends};
 use crate::cluster;
 use crate::cluster::events::Herald;
-use crate::config::{Arrays, BackendConfig, Config, Fencing, Orphans, Pod};
+use crate::config::{Arrays, BackendConfig, Config, Orphans, Pod};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
 use crate::node_agents::{self, Witness};
@@ -127,8 +127,9 @@ fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>, Vec<Proof>) {
         let (array, keeper) = RouterOs::new(ssh, pool.clone(), cluster.clone(), name.clone());
         keepers.push(keeper);
         let way = fence.way();
-        if let Fencing::Acl(proved_on) = fence {
-            proofs.push(Proof { title: title.clone(), array: array.clone(), proved_on });
+        if way != Fence::None {
+            let (title, array) = (title.clone(), array.clone());
+            proofs.push(Proof { title, array, fencing: fence });
         }
         Backend { name, title, array, fence: way, pool, portal, address, topology }
     };

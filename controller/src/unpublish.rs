@@ -77,9 +77,10 @@ pub async fn unpublish(
         return Ok(());
     }
     let left = record.without(&leaving);
-    let release = asked(nodes, fence, &id, leaving).await.map_err(|source| refused(&id, source))?;
+    let staying = left.nodes().count();
+    let release = asked(nodes, fence, &id, leaving, staying).await.map_err(|source| refused(&id, source))?;
     // Without a fence every host may connect as long as the volume is there.
-    if fence == Fence::Acl {
+    if fence != Fence::None {
         shut_out(array, release, &id, &admitted(fence, &record), &admitted(fence, &left)).await?;
     }
     ledger.replace(&id, revision, left).await?;
@@ -97,7 +98,7 @@ async fn forget(
 ) -> Result<(), Error> {
     let host = HostNqn::of(&node);
     let is_known = nodes.knows(&node);
-    let release = match asked(nodes, fence, id, vec![node]).await {
+    let release = match asked(nodes, fence, id, vec![node], 0).await {
         // No volume can be with a node that there is not.
         Err(Refusal::Unfenced { .. }) if !is_known => return Ok(()),
         // It may be connected still, unless nobody can be.
@@ -132,10 +133,11 @@ async fn asked(
     fence: Fence,
     id: &VolumeId,
     leaving: Vec<NodeName>,
+    staying: usize,
 ) -> Result<Release, Refusal> {
     let nqn = Nqn::of_volume(id);
     let testimonies = join_all(leaving.iter().map(|node| nodes.testify(node, id, &nqn))).await;
-    decide::release(leaving.into_iter().zip(testimonies).collect(), fence)
+    decide::release(leaving.into_iter().zip(testimonies).collect(), fence, staying)
 }
 
 /// Takes nodes off the array's list by their word, or behind a fence.
@@ -150,7 +152,11 @@ async fn shut_out(
         Release::Clean => gone_or(array.dismiss(id, before, left).await),
         Release::BehindFence => {
             tracing::warn!(volume = %id, "a node gave no answer, and is shut out by the array");
-            gone_or(array.fence(id, before, left).await)
+            // As it is called now: nobody is let in before the record says that these are out.
+            match array.volume(id).await {
+                Ok(Volume { nqn, .. }) => gone_or(array.fence(id, &nqn, before, left).await),
+                gone => gone_or(gone),
+            }
         }
     }
 }

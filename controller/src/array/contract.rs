@@ -28,6 +28,7 @@ pub async fn every_clause(array: &impl Array) {
     what_is_not_there_is_missing_and_deleted_already(array).await;
     who_may_connect_is_set_as_often_as_asked(array).await;
     a_fence_lets_in_those_it_names(array).await;
+    a_fence_that_nobody_stays_behind_begins_an_epoch(array).await;
     nobody_joins_or_removes_what_a_stranger_is_let_into(array).await;
     nobody_shuts_out_whom_they_do_not_know(array).await;
     what_is_open_to_every_host_is_not_narrowed_unseen(array).await;
@@ -136,7 +137,7 @@ async fn what_is_not_there_is_missing_and_deleted_already(array: &impl Array) {
     assert_eq!(array.volume(&id).await, missing);
     assert_eq!(array.admit(&id, &Export::AnyHost).await, missing);
     assert_eq!(array.dismiss(&id, &Export::Off, &Export::Off).await, missing);
-    assert_eq!(array.fence(&id, &Export::Off, &Export::Off).await, missing);
+    assert_eq!(array.fence(&id, &Nqn::of_volume(&id), &Export::Off, &Export::Off).await, missing);
     assert_eq!(array.delete(&id, IfOpen::Refuse).await, Ok(()));
     assert_eq!(array.delete(&id, IfOpen::Refuse).await, Ok(()));
 }
@@ -159,14 +160,49 @@ async fn who_may_connect_is_set_as_often_as_asked(array: &impl Array) {
     removed(array, &wanted.id).await;
 }
 
+/// Those who stay know the name that the volume has.
 async fn a_fence_lets_in_those_it_names(array: &impl Array) {
     let wanted = Wanted { export: hosts(&["w1", "w2"]), ..wanted("contract fence", Bytes::gib(1)) };
-    made(array, &wanted).await;
-    for export in [hosts(&["w2"]), Export::Off, Export::Off] {
-        let volume = array.fence(&wanted.id, &wanted.export, &export).await.expect("it is fenced");
-        assert_eq!(volume.export, export);
+    let Volume { id, nqn, .. } = made(array, &wanted).await;
+    // Twice: a list that is narrowed already says nothing of connections.
+    for _ in 0..2 {
+        let volume = array.fence(&id, &nqn, &wanted.export, &hosts(&["w2"])).await.expect("it is fenced");
+        assert_eq!((volume.export, &volume.nqn), (hosts(&["w2"]), &nqn));
     }
-    removed(array, &wanted.id).await;
+    removed(array, &id).await;
+}
+
+/// A name that was fenced is never used again, by any operation.
+async fn a_fence_that_nobody_stays_behind_begins_an_epoch(array: &impl Array) {
+    let (both, one) = (hosts(&["w1", "w2"]), hosts(&["w1"]));
+    let wanted = wanted("contract epoch", Bytes::gib(1));
+    let Volume { id, nqn: first, .. } = made(array, &wanted).await;
+    let mut cut = first.clone();
+    for before in [&both, &one, &Export::AnyHost, &Export::Off] {
+        array.dismiss(&id, &Export::AnyHost, before).await.expect("they are let in");
+        let fenced = array.fence(&id, &cut, before, &Export::Off).await.expect("it is fenced");
+        assert_eq!((&fenced.export, Some(&fenced.nqn)), (&Export::Off, cut.next(&id).as_ref()));
+        cut = fenced.nqn;
+    }
+    let now = array.admit(&id, &one).await.expect("it is exported");
+    assert_eq!((&now.nqn, &now.export), (&cut, &one));
+    // Whoever repeats a fence, with whatever it knew then, cuts off nobody who came since.
+    for (name, before) in [(&first, &both), (&first, &Export::AnyHost), (&first, &hosts(&["w3"]))] {
+        assert_eq!(array.fence(&id, name, before, &Export::Off).await.as_ref(), Ok(&now));
+        assert_eq!(array.fence(&id, name, before, &hosts(&["w2"])).await.as_ref(), Ok(&now));
+    }
+    assert_eq!(made(array, &wanted).await, now);
+    assert_eq!(array.volume(&id).await, Ok(now.clone()));
+    let grown = array.expand(&id, Bytes::gib(2)).await.expect("it grows");
+    let policy = "-1,5,30,off".parse().expect("the suite's policies are valid");
+    let modified = array.modify(&id, &policy).await.expect("it is modified");
+    assert_eq!([grown.nqn, modified.nqn], [cut.clone(), cut.clone()]);
+    let listed = array.inventory().await.expect("it tells");
+    assert!(listed.volumes.iter().any(|volume| volume.id == id && volume.nqn == cut), "{listed:?}");
+    let other: Nqn = "nqn.2000-02.com.mikrotik:other".parse().expect("the suite's names are valid");
+    let refused = array.fence(&id, &other, &one, &Export::Off).await;
+    assert!(matches!(refused, Err(Error::Foreign { .. })), "{refused:?}");
+    removed(array, &id).await;
 }
 
 /// What the array itself knows holds against every record: a program that lost its own lets no second writer in.
@@ -192,15 +228,16 @@ async fn nobody_shuts_out_whom_they_do_not_know(array: &impl Array) {
     let strangers = Err(Error::Strangers(wanted.id.clone()));
     for known in [hosts(&["w1"]), hosts(&["w1", "w3"]), Export::Off] {
         assert_eq!(array.dismiss(&wanted.id, &known, &Export::Off).await, strangers);
-        assert_eq!(array.fence(&wanted.id, &known, &hosts(&["w1"])).await, strangers);
+        assert_eq!(array.fence(&wanted.id, &before.nqn, &known, &hosts(&["w1"])).await, strangers);
+        assert_eq!(array.fence(&wanted.id, &before.nqn, &known, &Export::Off).await, strangers);
     }
-    assert_eq!(array.volume(&wanted.id).await, Ok(before));
+    assert_eq!(array.volume(&wanted.id).await.as_ref(), Ok(&before));
     let known = hosts(&["w1", "w2", "w3"]);
     for after in [hosts(&["w2", "w3"]), hosts(&["w3"])] {
         assert_eq!(array.dismiss(&wanted.id, &known, &after).await.expect("all are known").export, after);
     }
     assert_eq!(
-        array.fence(&wanted.id, &known, &Export::Off).await.expect("all are known").export,
+        array.fence(&wanted.id, &before.nqn, &known, &Export::Off).await.expect("all are known").export,
         Export::Off
     );
     removed(array, &wanted.id).await;
@@ -231,8 +268,9 @@ async fn what_is_open_to_every_host_is_not_narrowed_unseen(array: &impl Array) {
 async fn no_host_is_nobody(array: &impl Array) {
     let nobody = Export::Hosts([].into());
     let wanted = Wanted { export: nobody.clone(), ..wanted("contract nobody", Bytes::gib(1)) };
-    assert_eq!(made(array, &wanted).await.export, Export::Off);
+    let Volume { nqn, export, .. } = made(array, &wanted).await;
+    assert_eq!(export, Export::Off);
     assert_eq!(array.admit(&wanted.id, &nobody).await.expect("it is set").export, Export::Off);
-    assert_eq!(array.fence(&wanted.id, &nobody, &nobody).await.expect("it is set").export, Export::Off);
+    assert_eq!(array.fence(&wanted.id, &nqn, &nobody, &nobody).await.expect("it is set").export, Export::Off);
     removed(array, &wanted.id).await;
 }

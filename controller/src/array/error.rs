@@ -110,6 +110,17 @@ pub enum Error {
         /// As it was told.
         wanted: String,
     },
+    /// A volume was fenced, and there is no evidence that nobody writes to it any more.
+    #[error(
+        "volume {id} is fenced, and {missing}: it does not count as detached before the array shows that nobody writes to it \
+         any more; if that does not end by itself, look at the disk of that slot on the array"
+    )]
+    Unproved {
+        /// Which volume.
+        id: VolumeId,
+        /// What is seen instead, or what cannot be seen.
+        missing: String,
+    },
     /// No disk of the array has that pool on it.
     #[error(
         "the array has no disk whose mount-point is {pool}: give the name of its btrfs pool without slashes, as it \
@@ -240,7 +251,9 @@ impl Failure for Error {
             Self::Full { .. } => Kind::Full,
             Self::Disobeyed { .. } | Self::NotUnderstood { .. } | Self::Refused { .. } => Kind::Bug,
             Self::Unreachable { .. } => Kind::Unreachable,
-            Self::Lost { .. } | Self::Late { .. } | Self::Garbled { .. } => Kind::Unsure,
+            Self::Unproved { .. } | Self::Lost { .. } | Self::Late { .. } | Self::Garbled { .. } => {
+                Kind::Unsure
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use rds_csi_api::{Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 use super::names::is_snapshot_of_go;
 use super::{
     Array, Capacity, Content, Digest, Error, Export, IfOpen, Inventory, Label, Layout, Owner, Snapshot,
-    Soundness, Source, Stray, Subject, Volume, Wanted, WantedSnapshot,
+    Soundness, Source, Stray, Subject, Volume, Wanted, WantedSnapshot, next_name,
 };
 
 /// The array. What it has can be looked at between calls.
@@ -272,11 +272,26 @@ impl Array for FakeArray {
         })
     }
 
-    async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
+    async fn fence(
+        &self,
+        id: &VolumeId,
+        cut: &Nqn,
+        before: &Export,
+        after: &Export,
+    ) -> Result<Volume, Error> {
         self.operate(|world| {
-            let volume = world.set_export(id, before, after)?;
+            let next = next_name(id, cut)?;
+            let there = world.volume(id)?.clone();
+            if there.nqn != *cut {
+                return Ok(there);
+            }
+            let fenced = world.set_export(id, before, after)?;
             world.fences += 1;
-            Ok(volume)
+            if fenced.export != Export::Off {
+                return Ok(fenced);
+            }
+            world.volume(id)?.nqn = next;
+            world.volume(id).cloned()
         })
     }
 

@@ -3,6 +3,7 @@
 //! Every operation is one command, so one round trip. A volume is a btrfs subvolume with one image file in it, and a file
 //! disk over that file; the disk's slot, the subvolume and the end of the NQN are the volume's id.
 
+mod fence;
 mod inventory;
 mod note;
 mod outcome;
@@ -14,7 +15,7 @@ mod volume;
 
 use std::fmt;
 
-use rds_csi_api::{BackendName, Bytes, ReconnectPolicy, SnapshotId, VolumeId};
+use rds_csi_api::{BackendName, Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 use tracing::Instrument as _;
 
 use super::{
@@ -136,8 +137,14 @@ impl Array for RouterOs {
         self.let_in(id, after, self.place().dismiss(id, before, after)).await
     }
 
-    async fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Result<Volume, Error> {
-        self.let_in(id, after, self.place().fence(id, before, after)).await
+    async fn fence(
+        &self,
+        id: &VolumeId,
+        cut: &Nqn,
+        before: &Export,
+        after: &Export,
+    ) -> Result<Volume, Error> {
+        self.shut_out(id, cut, before, after).await
     }
 
     async fn take_snapshot(&self, wanted: &WantedSnapshot) -> Result<Snapshot, Error> {

@@ -47,6 +47,47 @@ pub enum Fence {
     None,
     /// The array admits named hosts only, and cuts the connections of all others.
     Acl,
+    /// Every host may connect to what is attached, and the array gives a volume another name to cut all of them: for a
+    /// volume that nobody else holds.
+    Epoch,
+}
+
+impl Fence {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Acl, Self::Epoch];
+
+    /// As it is configured.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Acl => "acl",
+            Self::Epoch => "epoch",
+        }
+    }
+
+    /// Whether the array can shut a node out while so many others stay.
+    pub const fn works_with(self, staying: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::Acl => true,
+            Self::Epoch => staying == 0,
+        }
+    }
+
+    const fn why_not(self) -> &'static str {
+        match self {
+            Self::None => "with fence: none nothing can stop it",
+            Self::Acl => "fence: acl cannot be used",
+            Self::Epoch => "fence: epoch would cut off the other node that holds it, too",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::None | Self::Acl => "shut the node down for good and run the controller with --fence acl",
+            Self::Epoch => "detach it from the other node first",
+        }
+    }
 }
 
 /// What is to be done about a wish to hold a volume.
@@ -128,15 +169,17 @@ pub enum Refusal {
     },
     /// The node says nothing, and nothing could keep it from writing.
     #[error(
-        "node {node} may still write to the volume, since its agent does not say otherwise ({why}), and with \
-         fence: none nothing can stop it: bring the node's agent back, or shut the node down for good and run the \
-         controller with --fence acl"
+        "node {node} may still write to the volume, since its agent does not say otherwise ({why}), and {}: bring the node's \
+         agent back, or {}",
+        .fence.why_not(), .fence.remedy()
     )]
     Unfenced {
         /// The node.
         node: NodeName,
         /// What is known of the silence.
         why: String,
+        /// What there is instead.
+        fence: Fence,
     },
 }
 
@@ -185,8 +228,12 @@ pub fn publish(record: &Record, facts: &Facts, claim: Claim, now: SystemTime) ->
     Ok(Publish::Attach(record.with(node, Attachment { shape, mode, rights, since: now })))
 }
 
-/// Whether nodes that hold a volume may let it go, given what they say of it themselves.
-pub fn release(leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Result<Release, Refusal> {
+/// Whether nodes that hold a volume may let it go, given what they say of it themselves, and how many others keep it.
+pub fn release(
+    leaving: BTreeMap<NodeName, Testimony>,
+    fence: Fence,
+    staying: usize,
+) -> Result<Release, Refusal> {
     let mut silent = None;
     for (node, testimony) in leaving {
         match testimony {
@@ -196,10 +243,10 @@ pub fn release(leaving: BTreeMap<NodeName, Testimony>, fence: Fence) -> Result<R
             Testimony::Silent(why) => silent = Some((node, why)),
         }
     }
-    match (silent, fence) {
-        (None, _) => Ok(Release::Clean),
-        (Some(_), Fence::Acl) => Ok(Release::BehindFence),
-        (Some((node, why)), Fence::None) => Err(Refusal::Unfenced { node, why }),
+    match silent {
+        None => Ok(Release::Clean),
+        Some(_) if fence.works_with(staying) => Ok(Release::BehindFence),
+        Some((node, why)) => Err(Refusal::Unfenced { node, why, fence }),
     }
 }
 

@@ -221,11 +221,11 @@ impl Arrays {
                 ssh.sessions
             )
         });
-        let fences = self.iter().filter(|backend| backend.fence == Fencing::Acl(None)).map(|backend| {
+        let fences = self.iter().filter(|backend| backend.fence.is_only_believed_in()).map(|backend| {
+            let BackendConfig { title, fence, .. } = backend;
             format!(
-                "array {} has the fence acl, and nobody says that it works there: run rds-csi-controller doctor, and configure \
-                 what it proved, such as acl@7.21.2",
-                backend.title
+                "array {title} has the fence {fence}, and nobody says that it works there: run rds-csi-controller doctor, and \
+                 configure what it proved, such as {fence}@7.21.2"
             )
         });
         sessions.chain(fences)
@@ -246,7 +246,7 @@ impl ArrayConfig {
     ) -> Result<Vec<Self>, Error> {
         let by_flags = args.config.is_none();
         // Who looks at an array shuts nobody out, and need not say how.
-        let any_fence = if by_flags { fence.or(Some(&Fencing::None)) } else { fence };
+        let any_fence = if by_flags { fence.or(Some(&Fencing::NONE)) } else { fence };
         let Arrays { cluster, prefix, standard, others } = Arrays::read(args, any_fence.cloned())?;
         let chosen = std::iter::once(standard)
             .chain(others.into_values())

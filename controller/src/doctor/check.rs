@@ -255,8 +255,8 @@ impl Check {
             Self::NvmeData => ("nvme-data", "what is written there is read back", MEND_NVME),
             Self::Counters => (
                 "write-counters",
-                "the array counts what is written to a disk (as evidence after a fence; none uses it yet)",
-                "nothing rests on this yet",
+                "the array counts what is written to a disk, which must stand still after a fence",
+                "a fence rests on the cut alone here",
             ),
             Self::AclAdmits => ("acl-admits", "a host on the export's list connects", MEND_FENCE),
             Self::AclRefuses => ("acl-refuses", "a host that is not on it is refused", MEND_FENCE),

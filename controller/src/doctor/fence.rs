@@ -3,44 +3,36 @@
 use super::Examination;
 use super::check::Check;
 use super::report::{Outcome, Report};
+use crate::attachments::Fence;
 use crate::config::Fencing;
 
-/// A way to keep a node from writing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Acl,
-    Epoch,
+/// The ways that can be proved.
+pub(super) const WAYS: [Fence; 2] = [Fence::Acl, Fence::Epoch];
+
+/// What must hold for it. A list that is empty at the end makes the export another one, too, so that stale buffers find none.
+pub(super) const fn rests_on(way: Fence) -> &'static [Check] {
+    match way {
+        Fence::None => &[],
+        Fence::Acl => &[
+            Check::HostListRead,
+            Check::AclAdmits,
+            Check::AclRefuses,
+            Check::HostList,
+            Check::AclCuts,
+            Check::AclFenced,
+            Check::AclSurvivor,
+            Check::EpochCuts,
+            Check::EpochOld,
+            Check::EpochNew,
+        ],
+        Fence::Epoch => {
+            &[Check::EpochCuts, Check::EpochOld, Check::EpochNew, Check::OffCuts, Check::OffRefuses]
+        }
+    }
 }
 
-impl Way {
-    pub(super) const ALL: [Self; 2] = [Self::Acl, Self::Epoch];
-
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Acl => "acl",
-            Self::Epoch => "epoch",
-        }
-    }
-
-    /// What must hold for it.
-    pub(super) const fn rests_on(self) -> &'static [Check] {
-        match self {
-            Self::Acl => &[
-                Check::HostListRead,
-                Check::AclAdmits,
-                Check::AclRefuses,
-                Check::HostList,
-                Check::AclCuts,
-                Check::AclFenced,
-                Check::AclSurvivor,
-            ],
-            Self::Epoch => &[Check::EpochCuts, Check::EpochOld, Check::EpochNew],
-        }
-    }
-
-    pub(super) fn is_proved(self, report: &Report) -> bool {
-        self.rests_on().iter().all(|check| report.outcome(*check) == Some(Outcome::Proved))
-    }
+pub(super) fn is_proved(way: Fence, report: &Report) -> bool {
+    rests_on(way).iter().all(|check| report.outcome(*check) == Some(Outcome::Proved))
 }
 
 /// Notes whether what is configured was proved.
@@ -50,25 +42,25 @@ pub(super) fn compare(x: &mut Examination) {
 }
 
 fn judge(report: &Report, configured: Option<&Fencing>) -> (Outcome, String) {
-    let proved_on = match configured {
-        None => return (Outcome::NotAvailable, "no --fence was given to compare with".into()),
-        Some(Fencing::None) => return (Outcome::Proved, "none, which asks nothing of the array".into()),
-        Some(Fencing::Acl(proved_on)) => proved_on,
+    let Some(configured) = configured else {
+        return (Outcome::NotAvailable, "no --fence was given to compare with".into());
     };
-    let with = |outcome| {
-        let mut checks = Way::Acl.rests_on().iter();
-        checks.find(|check| report.outcome(**check) == Some(outcome)).map(|check| check.id())
-    };
-    if let Some(id) = with(Outcome::Failed) {
-        return (Outcome::Failed, format!("acl is configured, and {id} has failed"));
+    let way = configured.way();
+    if way == Fence::None {
+        return (Outcome::Proved, "none, which asks nothing of the array".into());
     }
-    if !Way::Acl.is_proved(report) {
-        return (Outcome::NotProved, "acl is configured, and was not tried as a whole".into());
+    let failed = rests_on(way).iter().find(|check| report.outcome(**check) == Some(Outcome::Failed));
+    let name = way.as_str();
+    if let Some(check) = failed {
+        return (Outcome::Failed, format!("{name} is configured, and {} has failed", check.id()));
+    }
+    if !is_proved(way, report) {
+        return (Outcome::NotProved, format!("{name} is configured, and was not tried as a whole"));
     }
     let release = report.evidence(Check::Version);
-    match proved_on {
-        Some(proved_on) if proved_on.as_str() == release => (Outcome::Proved, format!("acl@{release}")),
-        _ => (Outcome::Warning, format!("it is proved now: configure acl@{release}")),
+    match configured.proved_on() {
+        Some(proved_on) if proved_on.as_str() == release => (Outcome::Proved, format!("{name}@{release}")),
+        _ => (Outcome::Warning, format!("it is proved now: configure {name}@{release}")),
     }
 }
 
@@ -87,20 +79,26 @@ mod tests {
 
     #[test]
     fn a_fence_that_is_configured_fails_with_anything_that_it_rests_on() {
-        for check in Way::Acl.rests_on() {
-            let (outcome, evidence) = judged("acl@7.21.2", Some((*check, Outcome::Failed)));
-            assert!(outcome == Outcome::Failed && evidence.contains(check.id()), "{evidence}");
-            assert_eq!(judged("acl", Some((*check, Outcome::NotProved))).0, Outcome::NotProved);
-            assert_eq!(judged("none", Some((*check, Outcome::Failed))).0, Outcome::Proved);
+        for way in WAYS {
+            let name = way.as_str();
+            for check in rests_on(way) {
+                let (outcome, evidence) = judged(&format!("{name}@7.21.2"), Some((*check, Outcome::Failed)));
+                assert!(outcome == Outcome::Failed && evidence.contains(check.id()), "{evidence}");
+                assert_eq!(judged(name, Some((*check, Outcome::NotProved))).0, Outcome::NotProved);
+                assert_eq!(judged("none", Some((*check, Outcome::Failed))).0, Outcome::Proved);
+            }
         }
     }
 
     #[test]
     fn what_is_proved_on_another_release_is_to_be_configured_anew() {
-        assert_eq!(judged("acl@7.21.2", None).0, Outcome::Proved);
-        for configured in ["acl", "acl@7.21"] {
-            let (outcome, evidence) = judged(configured, None);
-            assert!(outcome == Outcome::Warning && evidence.contains("acl@7.21.2"), "{evidence}");
+        for name in WAYS.map(Fence::as_str) {
+            assert_eq!(judged(&format!("{name}@7.21.2"), None).0, Outcome::Proved);
+            for configured in [name.to_owned(), format!("{name}@7.21")] {
+                let (outcome, evidence) = judged(&configured, None);
+                let told = evidence.contains(&format!("{name}@7.21.2"));
+                assert!(outcome == Outcome::Warning && told, "{evidence}");
+            }
         }
         assert_eq!(judge(&Report::new(), None).0, Outcome::NotAvailable);
     }

@@ -6,7 +6,8 @@ use rds_csi_api::BackendName;
 use serde::Serialize;
 
 use super::check::Check;
-use super::fence::Way;
+use super::fence;
+use crate::attachments::Fence;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,7 +81,7 @@ impl Summary {
 #[derive(Debug)]
 pub(super) struct Finished {
     array: BackendName,
-    fences: Vec<&'static str>,
+    fences: Vec<Fence>,
     lines: Vec<(Check, Line)>,
 }
 
@@ -116,7 +117,7 @@ impl Report {
 
     /// Whatever has no line yet was skipped.
     pub(super) fn finish(self, array: BackendName) -> Finished {
-        let fences = Way::ALL.into_iter().filter(|way| way.is_proved(&self)).map(Way::as_str).collect();
+        let fences = fence::WAYS.into_iter().filter(|way| fence::is_proved(*way, &self)).collect();
         let mut because = None;
         let lines = self.lines.into_iter().zip(Check::ALL).map(|(line, check)| match line {
             Some(line) => {
@@ -146,7 +147,7 @@ struct JsonArray<'a> {
     array: &'a str,
     result: Summary,
     /// The ways to fence that hold there.
-    fences: &'a [&'static str],
+    fences: Vec<&'static str>,
     /// What `fence` may be configured to.
     fence: String,
     checks: Vec<JsonLine<'a>>,
@@ -174,13 +175,14 @@ impl Finished {
         }
     }
 
-    /// What `fence` may be configured to: the driver fences by lists of hosts, and a proof is one for a release.
+    /// What `fence` should be configured to: the first of the ways that hold, and a proof is one for a release.
     fn fence(&self) -> String {
-        if self.fences.contains(&Way::Acl.as_str()) {
-            format!("acl@{}", self.lines[Check::Version as usize].1.evidence)
-        } else {
-            "none".into()
-        }
+        let release = &self.lines[Check::Version as usize].1.evidence;
+        self.fences.first().map_or_else(|| "none".into(), |way| format!("{}@{release}", way.as_str()))
+    }
+
+    fn ways(&self) -> Vec<&'static str> {
+        self.fences.iter().copied().map(Fence::as_str).collect()
     }
 
     fn json(&self) -> JsonArray<'_> {
@@ -194,7 +196,7 @@ impl Finished {
         JsonArray {
             array: self.array.as_str(),
             result: self.summary(),
-            fences: &self.fences,
+            fences: self.ways(),
             fence: self.fence(),
             checks: checks.collect(),
         }
@@ -216,7 +218,7 @@ impl Finished {
         let counts = Outcome::ALL.into_iter().map(|outcome| (self.count(outcome), outcome));
         let counts = counts.filter(|(count, _)| *count > 0);
         let counts: Vec<_> = counts.map(|(count, outcome)| format!("{count} {}", outcome.as_str())).collect();
-        let fences = if self.fences.is_empty() { "none".to_owned() } else { self.fences.join(", ") };
+        let fences = if self.fences.is_empty() { "none".to_owned() } else { self.ways().join(", ") };
         let (result, fence) = (self.summary().as_str(), self.fence());
         let _ = writeln!(text, "\n{}\nresult: {result}", counts.join(", "));
         let _ = writeln!(text, "fences proved: {fences}\nto configure: fence: {fence}");
@@ -284,14 +286,15 @@ mod tests {
 
     #[test]
     fn a_fence_is_proved_by_all_that_it_rests_on() {
-        for missing in [None].into_iter().chain(Way::Acl.rests_on().iter().map(Some)) {
+        let all = fence::rests_on(Fence::Acl);
+        for missing in [None].into_iter().chain(all.iter().map(Some)) {
             let mut report = Report::new();
             if let Some(check) = missing {
                 report.note(*check, Outcome::NotProved, "");
             }
-            report.note_all(Way::Acl.rests_on(), Outcome::Proved, "");
+            report.note_all(all, Outcome::Proved, "");
             let report = finished(report);
-            let expected: &[&str] = if missing.is_none() { &["acl"] } else { &[] };
+            let expected: &[Fence] = if missing.is_none() { &[Fence::Acl] } else { &[] };
             assert_eq!(report.fences, expected);
             assert_ne!(report.summary(), Summary::Failed, "what is not proved has not failed");
         }

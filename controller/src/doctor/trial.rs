@@ -69,6 +69,8 @@ pub(super) async fn run(x: &mut Examination) -> Result<(), Stopped> {
     if trial.first.is_some() {
         let _ = trial.list_fences().await;
         trial.x.go_on()?;
+        let _ = trial.list_alone().await;
+        trial.x.go_on()?;
         let _ = trial.new_name_fences().await;
         trial.x.go_on()?;
         let _ = trial.switch_cuts().await;

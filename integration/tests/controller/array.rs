@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use rds_csi_api::{Bytes, VolumeId};
+use rds_csi_api::{Bytes, Nqn, VolumeId};
 use rds_csi_controller::array::routeros::{Destination, RouterOs, Settings};
 use rds_csi_controller::array::{Array, Content, Digest, Error, Export, IfOpen, Label, Wanted, contract};
 use rds_csi_integration::simulator::{Dialect, Effect, Fault, Lists, Numbers, Storage, Unset, Version};
@@ -233,7 +233,7 @@ async fn what_another_cluster_or_a_person_made_is_neither_changed_nor_removed() 
         for refused in [
             connected.array.delete(&id, IfOpen::Refuse).await.err(),
             connected.array.admit(&id, &Export::AnyHost).await.err(),
-            connected.array.fence(&id, &Export::Off, &Export::Off).await.err(),
+            connected.array.fence(&id, &Nqn::of_volume(&id), &Export::Off, &Export::Off).await.err(),
         ] {
             assert!(matches!(refused, Some(Error::Foreign { .. })), "{change}: {refused:?}");
         }

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::UNIX_EPOCH;
 
-use rds_csi_api::{Bytes, ReconnectPolicy, SnapshotId, VolumeId};
+use rds_csi_api::{Bytes, Nqn, ReconnectPolicy, SnapshotId, VolumeId};
 
 use super::note::{Copied, Note, asked, slot_of};
 use super::session::Call;
@@ -191,10 +191,16 @@ impl Place<'_> {
         call("dismiss", opening(after), self.letting_in(id, &known(before, if_open), after))
     }
 
-    /// As [`Self::dismiss`], with the export off meanwhile.
-    pub(super) fn fence(&self, id: &VolumeId, before: &Export, after: &Export) -> Call {
-        let body = if is_off(after) { bodies::SHUT } else { bodies::FENCE };
-        call("fence", body, self.letting_in(id, &known(before, IfOpen::GoOn), after))
+    /// Cuts whoever came in under the name `cut`, unless others than those of `before` are let in. If nobody is to stay, the
+    /// export is `next` from then on.
+    pub(super) fn fence(&self, id: &VolumeId, names: Names<'_>, before: &Export, after: &Export) -> Call {
+        let Names { cut, next } = names;
+        let arguments = self.of(id).text("known", known(before, IfOpen::GoOn)).text("cut", cut.as_str());
+        if is_off(after) {
+            call("fence", bodies::RENAME, arguments.text("next", next.as_str()))
+        } else {
+            call("fence", bodies::FENCE, arguments.text("hosts", host_list(after)))
+        }
     }
 
     pub(super) fn take_snapshot(&self, wanted: &WantedSnapshot) -> Call {
@@ -225,7 +231,9 @@ impl Place<'_> {
     }
 
     fn of(&self, id: &VolumeId) -> Arguments {
-        Arguments::of(id).text("pool", self.pool.as_str()).text("cluster", self.cluster.as_str())
+        let names = format!("^{}(:e[0-9]+)?$", literally(Nqn::of_volume(id).as_str()));
+        let (pool, cluster) = (self.pool.as_str(), self.cluster.as_str());
+        Arguments::of(id).text("pool", pool).text("cluster", cluster).text("names", names)
     }
 
     fn of_snapshot(&self, id: &SnapshotId) -> Arguments {
@@ -235,6 +243,19 @@ impl Place<'_> {
     fn letting_in(&self, id: &VolumeId, known: &str, after: &Export) -> Arguments {
         self.of(id).text("known", known).text("hosts", host_list(after))
     }
+}
+
+/// The name that is fenced, and the one that follows it.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) cut: &'a Nqn,
+    pub(super) next: &'a Nqn,
+}
+
+/// What the array counts of the disk in the volume's slot. It does not know such counters in every release, and then runs
+/// nothing.
+pub(super) fn counters(id: &VolumeId) -> Call {
+    call("counters", bodies::COUNTERS, Arguments::of(id))
 }
 
 /// What is in the volume's slot, whatever it is.

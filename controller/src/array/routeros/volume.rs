@@ -130,9 +130,16 @@ impl RouterOs {
         obedient(self.changed(id, call).await?, wanted)
     }
 
-    async fn changed(&self, id: &VolumeId, call: Call) -> Result<Volume, Error> {
+    /// Runs a call that changes the volume; as it is then. What the call itself stops at is not changed; what is no volume of
+    /// ours only afterwards may be.
+    pub(super) async fn changed(&self, id: &VolumeId, call: Call) -> Result<Volume, Error> {
         let disk = self.disk(id, call, &Concerns::of(id)).await?;
-        volume(self.place(), id, &disk)
+        volume(self.place(), id, &disk).map_err(|error| match error {
+            Error::Foreign { why, .. } => {
+                disobeyed(id, "a disk unlike a volume's", &why, &"one of this cluster's")
+            }
+            error => error,
+        })
     }
 
     /// Runs a call that ends by showing the disk; the disk.
@@ -191,10 +198,13 @@ fn difference(place: Place<'_>, wanted: &Wanted, disk: &Disk) -> Option<(&'stati
     // A disk without an owner counts as ours: the Go driver wrote none.
     let owner = facts.cluster.unwrap_or_else(|| place.cluster.to_string());
     let (what, found, wanted_size) = size;
+    // Its name may be of a later epoch by now.
+    let in_any_epoch = disk.nqn.parse().is_ok_and(|nqn: Nqn| nqn.is_of(&wanted.id));
+    let nqn = if in_any_epoch { Nqn::of_volume(&wanted.id).to_string() } else { disk.nqn.clone() };
     let compared = [
         ("type", disk.kind.clone(), "file".into()),
         ("file path", disk.path.clone(), place.image(&wanted.id)),
-        ("NQN", disk.nqn.clone(), Nqn::of_volume(&wanted.id).to_string()),
+        ("NQN", nqn, Nqn::of_volume(&wanted.id).to_string()),
         ("owner", owner, place.cluster.to_string()),
         ("content source", facts.from.unwrap_or_else(nothing), source),
         ("port", disk.port.to_string(), wanted.port.to_string()),
@@ -205,7 +215,7 @@ fn difference(place: Place<'_>, wanted: &Wanted, disk: &Disk) -> Option<(&'stati
 }
 
 /// The volume if the disk that was read back lets in whom it was told to. A command that ran to its end proves nothing.
-fn obedient(volume: Volume, wanted: &Export) -> Result<Volume, Error> {
+pub(super) fn obedient(volume: Volume, wanted: &Export) -> Result<Volume, Error> {
     let wanted = wanted.normal();
     if volume.export == wanted {
         Ok(volume)
@@ -214,7 +224,12 @@ fn obedient(volume: Volume, wanted: &Export) -> Result<Volume, Error> {
     }
 }
 
-fn disobeyed(id: &VolumeId, what: &'static str, found: &impl ToString, wanted: &impl ToString) -> Error {
+pub(super) fn disobeyed(
+    id: &VolumeId,
+    what: &'static str,
+    found: &impl ToString,
+    wanted: &impl ToString,
+) -> Error {
     Error::Disobeyed { id: id.clone(), what, found: found.to_string(), wanted: wanted.to_string() }
 }
 
@@ -233,10 +248,8 @@ pub(super) fn volume(place: Place<'_>, id: &VolumeId, disk: &Disk) -> Result<Vol
     if disk.kind != "file" || !disk.path.starts_with(&format!("/{}/", place.pool)) {
         return Err(foreign(format!("its disk is of type {:?} at {:?}", disk.kind, disk.path)));
     }
-    let nqn = Nqn::of_volume(id);
-    if disk.nqn != nqn.as_str() {
-        return Err(foreign(format!("its NQN is {:?}", disk.nqn)));
-    }
+    let nqn = disk.nqn.parse().ok().filter(|nqn: &Nqn| nqn.is_of(id));
+    let nqn = nqn.ok_or_else(|| foreign(format!("its NQN is {:?}", disk.nqn)))?;
     let facts = Facts::read(&disk.comment);
     let owner = owner(&facts, place.cluster)
         .ok_or_else(|| foreign(format!("it carries the name of another cluster: {:?}", disk.comment)))?;

@@ -130,21 +130,25 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
     let (in_use, why) = ("process 7 (postgres) has /data/x open", "connection refused");
     let refused_as_used = Err(Refusal::InUse { node: node("w1"), what: in_use.into() });
     let refused_as_unasked = Err(Refusal::Unasked { node: node("w1"), why: why.into() });
-    let refused_as_silent = Err(Refusal::Unfenced { node: node("w1"), why: why.into() });
+    let refused_as_silent = |fence| Err(Refusal::Unfenced { node: node("w1"), why: why.into(), fence });
     let (gone, in_use) = (Testimony::Gone, Testimony::InUse(in_use.into()));
     let (silent, unasked) = (Testimony::Silent(why.into()), Testimony::Unasked(why.into()));
     let table = [
-        (&gone, Fence::Acl, Ok(Release::Clean)),
-        (&gone, Fence::None, Ok(Release::Clean)),
-        (&in_use, Fence::Acl, refused_as_used.clone()),
-        (&in_use, Fence::None, refused_as_used),
-        (&unasked, Fence::Acl, refused_as_unasked.clone()),
-        (&unasked, Fence::None, refused_as_unasked),
-        (&silent, Fence::Acl, Ok(Release::BehindFence)),
-        (&silent, Fence::None, refused_as_silent),
+        (&gone, Fence::Acl, 1, Ok(Release::Clean)),
+        (&gone, Fence::Epoch, 1, Ok(Release::Clean)),
+        (&gone, Fence::None, 0, Ok(Release::Clean)),
+        (&in_use, Fence::Acl, 0, refused_as_used.clone()),
+        (&in_use, Fence::None, 0, refused_as_used),
+        (&unasked, Fence::Acl, 0, refused_as_unasked.clone()),
+        (&unasked, Fence::None, 0, refused_as_unasked),
+        (&silent, Fence::Acl, 0, Ok(Release::BehindFence)),
+        (&silent, Fence::Acl, 1, Ok(Release::BehindFence)),
+        (&silent, Fence::Epoch, 0, Ok(Release::BehindFence)),
+        (&silent, Fence::Epoch, 1, refused_as_silent(Fence::Epoch)),
+        (&silent, Fence::None, 0, refused_as_silent(Fence::None)),
     ];
-    for (testimony, fence, expected) in table {
-        assert_eq!(release([(node("w1"), testimony.clone())].into(), fence), expected);
+    for (testimony, fence, staying, expected) in table {
+        assert_eq!(release([(node("w1"), testimony.clone())].into(), fence, staying), expected);
     }
 }
 
@@ -152,9 +156,12 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
 fn of_several_that_leave_one_that_uses_it_stops_all_and_one_that_is_silent_fences_all() {
     let silent = (node("w1"), Testimony::Silent("no route".into()));
     let in_use = (node("w2"), Testimony::InUse("mounted".into()));
-    let decision = release([silent.clone(), in_use].into(), Fence::Acl);
+    let decision = release([silent.clone(), in_use].into(), Fence::Acl, 0);
     assert!(matches!(decision, Err(Refusal::InUse { .. })));
-    assert_eq!(release([silent, (node("w2"), Testimony::Gone)].into(), Fence::Acl), Ok(Release::BehindFence));
+    assert_eq!(
+        release([silent, (node("w2"), Testimony::Gone)].into(), Fence::Acl, 0),
+        Ok(Release::BehindFence)
+    );
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {

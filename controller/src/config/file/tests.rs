@@ -186,7 +186,7 @@ fn the_example_in_the_documents_is_read_as_it_stands() {
     assert_eq!((standard.title.as_str(), standard.fence.to_string()), ("rack-1", "acl@7.21.2".into()));
     assert_eq!(
         (other.pool.as_str(), other.ssh.line_limit, other.fence.clone()),
-        ("fast", 4096, Fencing::None)
+        ("fast", 4096, Fencing::NONE)
     );
     assert_eq!(other.topology.to_string(), "topology.rds.csi.srvlab.io/rack=2");
 }

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use rds_csi_api::Nqn;
-
 use super::super::check::Check;
 use super::super::report::Outcome;
 use super::super::{Stopped, nvme_tcp};
 use super::{AFTER, BACK, Controller, Trial, hosts, same};
-use crate::array::routeros::quote;
-use crate::array::{Array as _, Error};
+use crate::array::{Array as _, Export};
 
 /// How long a cut may take to be felt here.
 const CUT: Duration = Duration::from_secs(10);
@@ -35,17 +32,9 @@ impl Trial<'_> {
         self.x.report.note(Check::HostList, Outcome::Proved, "two hosts, both connected at once");
 
         let only_b = hosts(&[&self.b]);
-        let dismissed = self.x.array.dismiss(&self.volume, &both, &only_b).await;
-        self.x.done(Check::AclLive, dismissed)?;
-        let cut = first.is_cut(GOES_ON).await;
-        let by_list = self.x.heard(Check::AclLive, cut)?;
-        let told =
-            if by_list { "it is cut at once" } else { "it goes on, until the export is switched off and on" };
-        self.x.report.note(Check::AclLive, Outcome::Proved, told);
-
-        let fenced = self.x.array.fence(&self.volume, &both, &only_b).await;
+        let fenced = self.x.array.fence(&self.volume, &self.nqn, &both, &only_b).await;
         self.x.done(Check::AclCuts, fenced)?;
-        let cut = if by_list { Ok(true) } else { first.is_cut(CUT).await };
+        let cut = first.is_cut(CUT).await;
         self.cut(Check::AclCuts, cut)?;
         self.refused(Check::AclFenced, &self.nqn.clone(), &self.a.clone()).await?;
 
@@ -59,52 +48,71 @@ impl Trial<'_> {
         self.x.must(Check::AclSurvivor, same(&read, &AFTER, told))
     }
 
-    /// Fencing by another NQN: the old one leads nowhere, for whomever.
+    /// What a list alone does to whoever is connected: the reason why a fence does more.
+    pub(super) async fn list_alone(&mut self) -> Result<(), Stopped> {
+        let (both, only_b) = (hosts(&[&self.a, &self.b]), hosts(&[&self.b]));
+        let admitted = self.x.array.admit(&self.volume, &both).await;
+        self.x.done(Check::AclLive, admitted)?;
+        let connected = self.connects(&self.nqn, &self.a, BACK).await;
+        let mut live = self.x.heard(Check::AclLive, connected)?;
+        let dismissed = self.x.array.dismiss(&self.volume, &both, &only_b).await;
+        self.x.done(Check::AclLive, dismissed)?;
+        let cut = live.is_cut(GOES_ON).await;
+        let told = if self.x.heard(Check::AclLive, cut)? {
+            "it is cut at once"
+        } else {
+            "it goes on, until the export is switched off and on"
+        };
+        self.x.report.note(Check::AclLive, Outcome::Proved, told);
+        Ok(())
+    }
+
+    /// Fencing by another NQN: the old one leads nowhere, for whomever, also once the export is on again.
     pub(super) async fn new_name_fences(&mut self) -> Result<(), Stopped> {
-        let next: Nqn = format!("{}:e2", self.nqn).parse().expect("an NQN and three characters are one");
-        let mut live = if let Some(live) = self.second.take() {
+        let only_b = hosts(&[&self.b]);
+        // Whatever came before, its list is that of the one host.
+        let set = self.x.array.dismiss(&self.volume, &Export::AnyHost, &only_b).await;
+        self.x.done(Check::EpochCuts, set)?;
+        let mut live = self.second.take();
+        let lives = match &mut live {
+            Some(live) => live.answers().await.is_ok(),
+            None => false,
+        };
+        let mut live = if let Some(live) = live.filter(|_| lives) {
             live
         } else {
             let connected = self.connects(&self.nqn, &self.b, BACK).await;
             self.x.heard(Check::EpochCuts, connected)?
         };
-        let renamed = self.set_name(&next).await;
-        self.x.done(Check::EpochCuts, renamed)?;
+        let fenced = self.x.array.fence(&self.volume, &self.nqn, &only_b, &Export::Off).await;
+        self.x.done(Check::EpochCuts, fenced)?;
         let cut = live.is_cut(CUT).await;
         self.cut(Check::EpochCuts, cut)?;
-        self.refused(Check::EpochOld, &self.nqn.clone(), &self.b.clone()).await?;
-        let connected = self.connects(&next, &self.b, BACK).await;
+        let old = self.nqn.clone();
+        let opened = self.x.array.admit(&self.volume, &only_b).await;
+        self.nqn = self.x.done(Check::EpochOld, opened)?.nqn;
+        self.refused(Check::EpochOld, &old, &self.b.clone()).await?;
+        let connected = self.connects(&self.nqn, &self.b, BACK).await;
         let mut connected = self.x.heard(Check::EpochNew, connected)?;
         let read = connected.read(0).await;
         let read = self.x.heard(Check::EpochNew, read)?;
         self.second = Some(connected);
-        self.x.may(Check::EpochNew, same(&read, &AFTER, next.as_str()));
+        self.x.may(Check::EpochNew, same(&read, &AFTER, self.nqn.as_str()));
         Ok(())
     }
 
     pub(super) async fn switch_cuts(&mut self) -> Result<(), Stopped> {
-        let next: Nqn = format!("{}:e2", self.nqn).parse().expect("an NQN and three characters are one");
         let off = self.x.ask("/disk set [/disk find slot=$volume] nvme-tcp-export=no").await;
         self.x.done(Check::OffCuts, off)?;
         let Some(mut live) = self.second.take() else { return Err(Stopped) };
         let cut = live.is_cut(CUT).await;
         self.cut(Check::OffCuts, cut)?;
-        let outcome = match Controller::connect(self.portal, &next, &self.b).await {
+        let outcome = match Controller::connect(self.portal, &self.nqn, &self.b).await {
             Ok(_) => Err("a host connected to an export that is off".to_owned()),
             // Without any export the port may be closed.
             Err(error) => Ok(error.to_string()),
         };
         self.x.must(Check::OffRefuses, outcome)
-    }
-
-    /// Gives the export another NQN; the driver has no operation for it yet.
-    pub(super) async fn set_name(&self, nqn: &Nqn) -> Result<(), Error> {
-        let nqn = quote(nqn.as_str());
-        let set = format!(
-            ":if ([:len [/disk find slot=$volume nvme-tcp-server-nqn={nqn}]]=0) \
-             do={{/disk set [/disk find slot=$volume] nvme-tcp-server-nqn={nqn}}}"
-        );
-        self.x.ask(&set).await.map(drop)
     }
 
     fn cut(&mut self, check: Check, cut: Result<bool, nvme_tcp::Error>) -> Result<(), Stopped> {

@@ -105,7 +105,6 @@ impl Trial<'_> {
     }
 
     async fn removed(&mut self) -> Result<(), Error> {
-        self.set_name(&self.nqn.clone()).await?;
         let array = &self.x.array;
         for id in [&self.volume, &self.x.scratch.clone] {
             match array.dismiss(id, &Export::AnyHost, &Export::Off).await {

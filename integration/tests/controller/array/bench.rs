@@ -1,6 +1,6 @@
 //! An array for each case, and all that may be asked of it.
 
-use rds_csi_api::{Bytes, HostNqn, VolumeId};
+use rds_csi_api::{Bytes, HostNqn, Nqn, VolumeId};
 use rds_csi_controller::array::{Array, Content, Error, Export, IfOpen, Source, Wanted, WantedSnapshot};
 use rds_csi_integration::simulator::Simulator;
 use rds_csi_integration::simulator::backend::PoolPath;
@@ -130,7 +130,10 @@ impl Bench {
             Act::Dismiss(before, after) => {
                 array.dismiss(&new(), &hosts(before), &hosts(after)).await.map(told)
             }
-            Act::Fence(before, after) => array.fence(&new(), &hosts(before), &hosts(after)).await.map(told),
+            Act::Fence(before, after) => {
+                let name = Nqn::of_volume(&new());
+                array.fence(&new(), &name, &hosts(before), &hosts(after)).await.map(told)
+            }
             Act::Take => {
                 let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_764_000_007);
                 let wanted = WantedSnapshot { id: "snap-s".parse().unwrap(), source: source(), now };

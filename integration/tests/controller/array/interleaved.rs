@@ -4,7 +4,7 @@
 use std::pin::pin;
 
 use futures_util::future::join_all;
-use rds_csi_api::{HostNqn, VolumeId};
+use rds_csi_api::{HostNqn, Nqn, VolumeId};
 use rds_csi_controller::array::{Array, Error, Export, Volume, Wanted};
 use rds_csi_integration::simulator::{Effect, Fault, Simulator};
 
@@ -69,9 +69,10 @@ enum Act {
     DismissOne,
     DismissBoth,
     FenceOne,
+    FenceBoth,
 }
 
-const ACTS: [Act; 4] = [Act::AdmitBoth, Act::DismissOne, Act::DismissBoth, Act::FenceOne];
+const ACTS: [Act; 5] = [Act::AdmitBoth, Act::DismissOne, Act::DismissBoth, Act::FenceOne, Act::FenceBoth];
 
 impl Act {
     async fn on(self, array: &impl Array, id: &VolumeId) -> Result<Volume, Error> {
@@ -80,7 +81,8 @@ impl Act {
             Self::AdmitBoth => array.admit(id, &both).await,
             Self::DismissOne => array.dismiss(id, &both, &one).await,
             Self::DismissBoth => array.dismiss(id, &both, &Export::Off).await,
-            Self::FenceOne => array.fence(id, &both, &one).await,
+            Self::FenceOne => array.fence(id, &Nqn::of_volume(id), &both, &one).await,
+            Self::FenceBoth => array.fence(id, &Nqn::of_volume(id), &both, &Export::Off).await,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! its repeat.
 
 use super::fragments::{
-    disks, hosts, known_or_stop, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
+    disks, hosts, is_to_be_cut, known_or_stop, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
     show_snapshot, shut, size_or_stop, subvolumes,
 };
 
@@ -65,9 +65,28 @@ pub(super) const OPEN: &str = letting_in!(open!());
 /// Lets nobody in.
 pub(super) const SHUT: &str = letting_in!(shut!(""));
 
+/// Does something to the disk `$ours` if it still has the name `$cut`, and nobody is let in whom `$known` does not match.
+macro_rules! fencing {
+    ($($step:expr),+) => {
+        concat!(
+            ours_or_stop!(), "; :if (", is_to_be_cut!(), ") do={", known_or_stop!(), $("; ", $step,)+ "}; ", show_disk!()
+        )
+    };
+}
+
 /// Lets hosts in, with the export off before, since a list alone cuts no connection. It is switched off together with whoever is
 /// not to come back, so that nobody slips in while it is switched on.
-pub(super) const FENCE: &str = letting_in!(shut!(" nvme-tcp-server-allow-host-name=$hosts"), open!());
+pub(super) const FENCE: &str = fencing!(
+    shut!(" nvme-tcp-server-allow-host-name=$hosts"),
+    "/disk set $ours nvme-tcp-server-allow-host-name=$hosts nvme-tcp-export=yes"
+);
+
+/// Lets nobody in, and never again under that name. One command does both: nothing that holds the old name finds it, whatever
+/// opens the export later.
+pub(super) const RENAME: &str = fencing!("/disk set $ours nvme-tcp-export=no nvme-tcp-server-nqn=$next");
+
+/// What was done to the disk since it is there.
+pub(super) const COUNTERS: &str = show!("/disk", "write-ops,write-bytes,in-flight-ops", "slot=$volume");
 
 /// Takes a snapshot unless there is one of this id. All that is known of it is in its name, since a subvolume has no comment.
 ///

@@ -54,7 +54,7 @@ macro_rules! show_snapshot {
     };
 }
 
-/// The NQN of the volume, as [`Nqn::of_volume`](rds_csi_api::Nqn::of_volume) has it.
+/// The NQN of a new volume, as [`Nqn::of_volume`](rds_csi_api::Nqn::of_volume) has it.
 macro_rules! nqn {
     () => {
         "\"nqn.2000-02.com.mikrotik:$volume\""
@@ -79,16 +79,14 @@ macro_rules! new_disk {
     };
 }
 
-/// Leaves the disk in `$ours`, or stops. A disk without a comment of ours counts as ours: the Go driver wrote none.
+/// Leaves the disk in `$ours`, or stops. `$names` matches whatever the volume may be exported as. A disk without a comment of ours counts as ours: the Go driver wrote none.
 macro_rules! ours_or_stop {
     () => {
         concat!(
             ":if (",
             disks!("slot=$volume"),
             "=0) do={:error \"rds-csi: missing\"}; ",
-            ":local ours [/disk find slot=$volume type=\"file\" nvme-tcp-server-nqn=",
-            nqn!(),
-            " file-path~\"^/$pool/\"]; ",
+            ":local ours [/disk find slot=$volume type=\"file\" nvme-tcp-server-nqn~\"$names\" file-path~\"^/$pool/\"]; ",
             ":if ([:len $ours]=0) do={:error \"rds-csi: not a volume\"}; ",
             ":if (",
             disks!("slot=$volume comment~\"^rds-csi:\""),
@@ -165,7 +163,14 @@ macro_rules! shut {
     };
 }
 
+/// Whether the disk still has the name that is to be fenced.
+macro_rules! is_to_be_cut {
+    () => {
+        concat!(disks!("slot=$volume nvme-tcp-server-nqn=$cut"), ">0")
+    };
+}
+
 pub(super) use {
-    disks, hosts, known_or_stop, making, new_disk, nqn, of_a_disk, open, ours_or_stop, show, show_disk,
-    show_snapshot, shut, size_or_stop, subvolumes,
+    disks, hosts, is_to_be_cut, known_or_stop, making, new_disk, nqn, of_a_disk, open, ours_or_stop, show,
+    show_disk, show_snapshot, shut, size_or_stop, subvolumes,
 };

@@ -1,7 +1,7 @@
 //! What removes volumes and snapshots. Nothing goes by its name alone, unless nobody but a driver gives such names, and only
 //! from where that driver puts it.
 
-use super::fragments::{disks, hosts, known_or_stop, making, nqn, ours_or_stop, subvolumes};
+use super::fragments::{disks, hosts, known_or_stop, making, ours_or_stop, subvolumes};
 
 /// Removes the disk if it is ours and nobody is let in whom `$known` does not match, and leaves the path of its image in `$image`. Stops before that
 /// if `$image` is none of a volume.

@@ -4,9 +4,9 @@
 
 use std::time::UNIX_EPOCH;
 
-use rds_csi_api::{Bytes, SnapshotId, VolumeId};
+use rds_csi_api::{Bytes, Nqn, SnapshotId, VolumeId};
 
-use super::{Arguments, Call, LARGEST, Place, call, look};
+use super::{Arguments, Call, LARGEST, Names, Place, call, counters, look};
 use crate::array::{ClusterId, Content, Digest, Export, IfOpen, Label, Pool, Source, Wanted, WantedSnapshot};
 
 /// Each as the line that it alone is sent in.
@@ -49,6 +49,8 @@ pub(super) fn calls(
         now: UNIX_EPOCH + std::time::Duration::from_secs(9_999_999_999),
     };
     let policy = "86400,86400,86400,86400".parse().unwrap();
+    let name: Nqn = format!("{}:e{}", Nqn::of_volume(id), u32::MAX).parse().unwrap();
+    let names = Names { cut: &name, next: &name };
     vec![
         look(id),
         place.create(&wanted(Content::Empty(Bytes::new(LARGEST)))),
@@ -63,7 +65,9 @@ pub(super) fn calls(
         place.admit(id, export),
         place.dismiss(id, export, export),
         place.dismiss(id, &Export::AnyHost, export),
-        place.fence(id, export, export),
+        place.fence(id, names, export, export),
+        place.fence(id, names, export, &Export::Off),
+        counters(id),
         place.take_snapshot(&taking),
         place.snapshot(&snapshot),
         place.delete_snapshot(&snapshot),
