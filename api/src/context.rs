@@ -16,7 +16,9 @@ use crate::text::{Malformed, text_newtype};
 use crate::trace::TraceParent;
 
 const NVME_PORT: u16 = 4420;
-const MIGRATION_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How long a migration may take if nothing is said.
+pub const MIGRATION_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Where the array exports volumes over NVMe/TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +94,30 @@ pub fn parse_migration_timeout(text: Option<&str>) -> Result<Duration, Malformed
         .ok_or_else(|| Malformed::new("migrationTimeoutSeconds", text, "give 30 to 3600 seconds"))
 }
 
+/// Who may hold a volume together with another node (`restrictToKubevirt`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Together {
+    /// Whoever asks for an access mode that is shared.
+    #[default]
+    Anybody,
+    /// Only a VM that KubeVirt migrates from the one node to the other.
+    KubevirtOnly,
+}
+
+impl Together {
+    /// The parameter's name.
+    pub const KEY: &str = "restrictToKubevirt";
+
+    /// Reads the parameter; [`Self::Anybody`] if it is not given.
+    pub fn parse(text: Option<&str>) -> Result<Self, Malformed> {
+        match text {
+            None | Some("false") => Ok(Self::Anybody),
+            Some("true") => Ok(Self::KubevirtOnly),
+            Some(other) => Err(Malformed::new(Self::KEY, other, "give true or false")),
+        }
+    }
+}
+
 /// A key that must be there, and is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -128,6 +154,8 @@ pub struct VolumeContext {
     pub reconnect: ReconnectPolicy,
     /// `migrationTimeoutSeconds`.
     pub migration_timeout: Duration,
+    /// `restrictToKubevirt`.
+    pub together: Together,
 }
 
 impl VolumeContext {
@@ -145,12 +173,13 @@ impl VolumeContext {
             reconnect: ReconnectPolicy::parse(|key| fields.optional(key)).map_err(malformed)?,
             migration_timeout: parse_migration_timeout(fields.optional("migrationTimeoutSeconds"))
                 .map_err(malformed)?,
+            together: Together::parse(fields.optional(Together::KEY)).map_err(malformed)?,
         })
     }
 
     /// The map for the wire.
     pub fn to_map(&self) -> HashMap<String, String> {
-        let Self { array_address, portal, nqn, volume_path, reconnect, migration_timeout } = self;
+        let Self { array_address, portal, nqn, volume_path, reconnect, migration_timeout, together } = self;
         let mut map = HashMap::from([
             ("nvmeAddress", portal.address.to_string()),
             ("nvmePort", portal.port.to_string()),
@@ -160,6 +189,7 @@ impl VolumeContext {
         map.extend(reconnect.to_pairs());
         map.extend(array_address.clone().map(|address| ("rdsAddress", address)));
         map.extend(volume_path.as_ref().map(|path| ("volumePath", path.to_string())));
+        map.extend((*together == Together::KubevirtOnly).then(|| (Together::KEY, "true".into())));
         map.into_iter().map(|(key, value)| (key.into(), value)).collect()
     }
 }
@@ -263,7 +293,10 @@ mod tests {
         .unwrap();
         assert_eq!(context.portal.to_string(), "10.42.68.1:4420");
         assert_eq!(context.migration_timeout.as_secs(), 300);
-        assert_eq!(VolumeContext::parse(&context.to_map()), Ok(context));
+        assert_eq!(context.together, Together::Anybody);
+        assert_eq!(VolumeContext::parse(&context.to_map()), Ok(context.clone()));
+        let restricted = VolumeContext { together: Together::KubevirtOnly, ..context };
+        assert_eq!(VolumeContext::parse(&restricted.to_map()), Ok(restricted));
     }
 
     #[test]
@@ -280,6 +313,10 @@ mod tests {
                 "{path}"
             );
         }
+        assert!(
+            error(&[("nvmeAddress", "::1"), nqn, ("restrictToKubevirt", "yes")])
+                .contains("give true or false")
+        );
         for seconds in ["29", "3601", "soon"] {
             let pairs = [("nvmeAddress", "::1"), nqn, ("migrationTimeoutSeconds", seconds)];
             assert!(error(&pairs).contains("30 to 3600"));

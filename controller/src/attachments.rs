@@ -8,16 +8,31 @@ pub mod facts;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod herald;
+pub mod proof;
 pub mod record;
+mod refusal;
 pub mod standalone;
 pub mod store;
 
-pub use decide::{Claim, Fence, Refusal, Testimony};
+pub use decide::{Claim, Fence, Refusal, Second, Testimony};
 pub use facts::Authority;
 pub use herald::Herald;
 pub use record::{Attachment, Record, Rights, Shape};
 pub use standalone::Standalone;
 pub use store::Store;
+
+/// With whom it is settled who holds a volume.
+#[derive(Debug)]
+pub struct Parties<'a, A, L, W> {
+    /// The volume's array.
+    pub array: &'a A,
+    /// How it keeps others out.
+    pub fence: Fence,
+    /// The records, who decides, and who tells people.
+    pub ledger: &'a L,
+    /// Who can say what a node has.
+    pub nodes: &'a W,
+}
 
 /// Everything beside arrays and nodes that attachments rest on: where records are, who decides, and who tells people.
 pub trait Ledger: Store + Authority + Herald {}

@@ -60,7 +60,8 @@ impl Failure for Error {
 /// Makes the volume.
 pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<Created, Error> {
     let Request { id, range, capabilities, parameters, source } = request;
-    let Parameters { portal, volume_path, reconnect, migration_timeout, label, digest } = parameters;
+    let Parameters { portal, volume_path, reconnect, migration_timeout, together, label, digest } =
+        parameters;
     let wanted = Wanted {
         id,
         content: content(source, range, smallest(&capabilities))?,
@@ -82,6 +83,7 @@ pub async fn create(backend: &Backend<impl Array>, request: Request) -> Result<C
         volume_path,
         reconnect,
         migration_timeout,
+        together,
     };
     Ok(Created { volume, context, topology: backend.topology.clone() })
 }

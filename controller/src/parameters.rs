@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use rds_csi_api::context::{VolumePath, parse_migration_timeout};
+use rds_csi_api::context::{Together, VolumePath, parse_migration_timeout};
 use rds_csi_api::reconnect::NotMutable;
 use rds_csi_api::text::Malformed;
 use rds_csi_api::{BackendName, Failure, FsType, Kind, Portal, ReconnectPolicy};
@@ -29,6 +29,8 @@ pub struct Parameters {
     pub reconnect: ReconnectPolicy,
     /// `migrationTimeoutSeconds`.
     pub migration_timeout: Duration,
+    /// `restrictToKubevirt`.
+    pub together: Together,
     /// Names that the provisioner adds with `--extra-create-metadata`.
     pub label: Label,
     /// Of everything that was given, but the names: another one would make another volume.
@@ -106,6 +108,7 @@ impl Parameters {
         take(BACKEND);
         let reconnect = ReconnectPolicy::parse(&mut take);
         let migration_timeout = take("migrationTimeoutSeconds");
+        let together = take(Together::KEY);
         if let Some((key, value)) = ours.pop_first() {
             return Err(Error::Unknown { key: key.into(), value: value.into(), known: known.join(", ") });
         }
@@ -116,6 +119,7 @@ impl Parameters {
             volume_path: path.map(|path| volume_path(path, pool)).transpose()?,
             reconnect: reconnect?.modified(changes)?,
             migration_timeout: parse_migration_timeout(migration_timeout)?,
+            together: Together::parse(together)?,
             label: label(&sidecars)?,
             digest,
         })
@@ -212,6 +216,7 @@ mod tests {
             ("reconnectDelay", "5"),
             ("keepAliveTmo", "30"),
             ("migrationTimeoutSeconds", "600"),
+            ("restrictToKubevirt", "true"),
             ("csi.storage.k8s.io/fstype", "xfs"),
             ("csi.storage.k8s.io/pv/name", "pvc-1"),
             ("csi.storage.k8s.io/pvc/name", "db-0"),
@@ -221,6 +226,7 @@ mod tests {
         .unwrap();
         assert_eq!(parameters.portal.to_string(), "10.42.68.1:4420");
         assert_eq!(parameters.migration_timeout, Duration::from_mins(10));
+        assert_eq!(parameters.together, Together::KubevirtOnly);
         assert_eq!(parameters.label.to_string(), " pv=pvc-1 pvc=shop/db-0");
         assert_eq!(parameters.volume_path.unwrap().as_str(), "/storage-pool/metal-csi");
     }
@@ -239,6 +245,7 @@ mod tests {
             ("keepAliveTmo", "5s", "give 1"),
             ("fastIoFailTmo", "never", "give off"),
             ("migrationTimeoutSeconds", "1", "give 30 to 3600"),
+            ("restrictToKubevirt", "yes", "give true or false"),
             ("csi.storage.k8s.io/fstype", "ntfs", "give ext4, ext3 or xfs"),
             ("csi.storage.k8s.io/pvc/name", "a b", "lower-case letters"),
         ] {

@@ -12,9 +12,12 @@ use rds_csi_api::{Failure, Kind, NodeName, Portal, PublishContext, ReconnectPoli
 use crate::array::{self, Array, Export};
 use crate::attachments::decide::{self, Claim, Fence, Publish, Refusal};
 use crate::attachments::facts::{self, Freshness};
+use crate::attachments::herald::Event;
+use crate::attachments::record::Migration;
 use crate::attachments::store::{self, Store, Stored};
-use crate::attachments::{Ledger, Record};
+use crate::attachments::{Ledger, Parties, Record};
 use crate::node_agents::Witness;
+use crate::unpublish::{self, clear};
 
 /// A node's wish to hold a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +30,6 @@ pub struct Request {
     pub portal: Portal,
     /// How they are to connect, by the same.
     pub reconnect: Option<ReconnectPolicy>,
-}
-
-/// What an attachment keeps to, beside the rules of its volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// How the array keeps others out.
-    pub fence: Fence,
-    /// How many volumes a node holds at most.
-    pub volumes_per_node: NonZeroU16,
 }
 
 /// Why the node does not hold the volume.
@@ -51,6 +45,19 @@ pub enum Error {
         /// The rule.
         #[source]
         source: Refusal,
+    },
+    /// A node that is not to hold it any more does not let it go.
+    #[error(
+        "volume {id} cannot be attached to {node} before a node that is not to hold it any more has let it go"
+    )]
+    Stale {
+        /// The volume.
+        id: VolumeId,
+        /// The node that asks.
+        node: NodeName,
+        /// Why the other does not.
+        #[source]
+        source: Box<unpublish::Error>,
     },
     /// There is no such node.
     #[error("node {0} is not known: give its agent with --node-agent, or correct the node id")]
@@ -82,6 +89,7 @@ impl Failure for Error {
     fn kind(&self) -> Kind {
         match self {
             Self::Refused { source, .. } => source.kind(),
+            Self::Stale { source, .. } => source.kind(),
             Self::NoSuchNode(_) => Kind::Missing,
             Self::NodeFull { .. } => Kind::Full,
             Self::Store(error) => error.kind(),
@@ -93,37 +101,35 @@ impl Failure for Error {
 
 /// Attaches the volume to the node; what the node needs to know about this attachment.
 pub async fn publish(
-    array: &impl Array,
-    ledger: &impl Ledger,
-    nodes: &impl Witness,
-    Limits { fence, volumes_per_node: most }: Limits,
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
+    most: NonZeroU16,
     request: Request,
+    now: SystemTime,
 ) -> Result<PublishContext, Error> {
+    let Parties { array, fence, ledger, nodes } = *parties;
     let Request { id, claim, portal, reconnect } = request;
-    let Stored { record: before, revision } = ledger.load(&id).await?;
     let node = claim.node.clone();
-    let of = before.nodes().chain([&node]).cloned().collect();
-    let facts = ledger.facts(&id, &of, Freshness::Cached).await?;
-    let decision = decide::publish(&before, &facts, claim, SystemTime::now());
-    let decision =
-        decision.map_err(|source| Error::Refused { id: id.clone(), node: node.clone(), source })?;
+    let (decision, Stored { record: before, revision }) = decided(parties, &id, claim, now).await?;
     let is_new = matches!(decision, Publish::Attach(_));
     // Without a list the record alone tells who came in by an open door, and it may have been lost.
     if fence == Fence::Epoch && is_new && before.is_empty() && array.volume(&id).await?.export != Export::Off
     {
         return Err(array::Error::Open(id).into());
     }
-    let (record, revision) = match decision {
-        Publish::Keep => (before, revision),
+    let record = match decision {
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
         Publish::Attach(_) if holds(ledger, &node).await? >= usize::from(most.get()) => {
             return Err(Error::NodeFull { node, most });
         }
-        Publish::Attach(record) => {
-            let revision = ledger.replace(&id, revision, record.clone()).await?;
-            (record, revision)
-        }
+        Publish::Attach(record) | Publish::Keep(record) => record,
+        Publish::Clear(_) => return Err(store::Error::Changed(id).into()),
     };
+    let revision = ledger.replace(&id, revision, record.clone()).await?;
+    if let Some(Migration { from, to, proof, .. }) = record.migration().filter(|_| is_new) {
+        let (from, to) = (from.clone(), to.clone());
+        let proof = format!("VM {} is migrated, {}", proof.vm, proof.job);
+        ledger.tell(&id, &Event::MigrationStarted { from, to, proof });
+    }
     match array.admit(&id, &admitted(fence, &record)).await {
         Ok(volume) => Ok(PublishContext {
             portal: Portal { port: volume.port, ..portal },
@@ -135,12 +141,60 @@ pub async fn publish(
         Err(error) => {
             if left_out(&error, is_new) {
                 // Left in the record, the node would keep others from what it does not hold.
-                let undone = ledger.replace(&id, revision, record.without([&node])).await;
-                if let Err(why) = undone {
-                    tracing::warn!(volume = %id, %node, %why, "a node that was not let in stays a holder until it is detached");
+                let (undone, ended) = decide::settle(&record, std::slice::from_ref(&node), now);
+                match ledger.replace(&id, revision, undone).await {
+                    Ok(_) => {
+                        if let Some(event) = ended {
+                            ledger.tell(&id, &event);
+                        }
+                    }
+                    Err(why) => {
+                        tracing::warn!(volume = %id, %node, %why, "a node that was not let in stays a holder until it is detached");
+                    }
                 }
             }
             Err(error.into())
+        }
+    }
+}
+
+/// What the rules say, and about which record. A node that is recorded and not to hold the volume any more is cleared first.
+async fn decided(
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
+    id: &VolumeId,
+    claim: Claim,
+    now: SystemTime,
+) -> Result<(Publish, Stored), Error> {
+    let Parties { ledger, .. } = *parties;
+    let node = &claim.node;
+    let mut cleared = false;
+    loop {
+        let stored = ledger.load(id).await?;
+        let of = stored.record.nodes().chain([node]).cloned().collect();
+        let mut facts = ledger.facts(id, &of, Freshness::Cached).await?;
+        // Who comes first needs no more than the record's compare-and-swap. Whatever else is decided rests on what is so now.
+        let is_first =
+            stored.record.is_empty() && decide::lost(&stored.record, &facts).all(|other| other == node);
+        if !is_first && stored.record.of(node).is_none() {
+            facts = ledger.facts(id, &of, Freshness::Confirmed).await?;
+        }
+        match decide::publish(&stored.record, &facts, claim.clone(), now) {
+            Ok(Publish::Clear(stale)) if !cleared => {
+                cleared = true;
+                let leaving: Vec<_> = stale.into_iter().collect();
+                clear(parties, id, stored, &leaving, now).await.map_err(|source| {
+                    let id = id.clone();
+                    Error::Stale { id, node: node.clone(), source: Box::new(source) }
+                })?;
+            }
+            Ok(decision) => return Ok((decision, stored)),
+            Err(source) => {
+                if source.is_conflict() {
+                    let why = source.to_string();
+                    ledger.tell(id, &Event::Conflict { node: node.clone(), why });
+                }
+                return Err(Error::Refused { id: id.clone(), node: node.clone(), source });
+            }
         }
     }
 }
@@ -184,20 +238,4 @@ pub(crate) fn admitted(fence: Fence, record: &Record) -> Export {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_told_a_policy_only_if_it_changed() {
-        let policy = |text: &str| Some(text.parse::<ReconnectPolicy>().unwrap());
-        for (told, now, expected) in [
-            (None, None, None),
-            (policy("600,2,30,off"), None, None),
-            (policy("600,2,30,off"), policy("600,2,30,off"), None),
-            (policy("600,2,30,off"), policy("-1,2,5,20"), policy("-1,2,30,20")),
-            (None, policy("-1,2,5,20"), policy("-1,2,5,20")),
-        ] {
-            assert_eq!(changed(told, now), expected, "{told:?} {now:?}");
-        }
-    }
-}
+mod tests;

@@ -2,14 +2,17 @@
 //!
 //! The array is changed before the record: cut off in between, the node still counts as a holder, and the repeat goes on.
 
+use std::time::SystemTime;
+
 use futures_util::future::join_all;
 use rds_csi_api::{Failure, HostNqn, Kind, NodeName, Nqn, VolumeId};
 
 use crate::array::{self, Array, Export, Volume};
-use crate::attachments::Ledger;
-use crate::attachments::decide::{self, Fence, Refusal, Release};
-use crate::attachments::facts;
-use crate::attachments::store::{self, Stored};
+use crate::attachments::decide::{self, Fence, Leaving, Refusal, Release, Testimony};
+use crate::attachments::facts::{self, Facts, Freshness};
+use crate::attachments::herald::Event;
+use crate::attachments::store::{self, Revision, Stored};
+use crate::attachments::{Ledger, Parties, Record};
 use crate::node_agents::Witness;
 use crate::publish::admitted;
 
@@ -58,58 +61,88 @@ impl Failure for Error {
 
 /// Detaches the volume.
 pub async fn unpublish(
-    array: &impl Array,
-    ledger: &impl Ledger,
-    nodes: &impl Witness,
-    fence: Fence,
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
     id: VolumeId,
     from: From,
+    now: SystemTime,
 ) -> Result<(), Error> {
-    let Stored { record, revision } = ledger.load(&id).await?;
-    let leaving: Vec<NodeName> = match from {
-        From::Node(node) if record.of(&node).is_none() => {
-            return forget(array, nodes, fence, &id, node).await;
+    let stored = match parties.ledger.load(&id).await {
+        // Without its PersistentVolume a volume has no record, and may be attached all the same.
+        Err(store::Error::NoSuchVolume(_)) => {
+            Stored { record: Record::default(), revision: Revision::default() }
         }
+        stored => stored?,
+    };
+    let leaving: Vec<NodeName> = match from {
+        From::Node(node) if stored.record.of(&node).is_none() => return forget(parties, &id, node).await,
         From::Node(node) => vec![node],
-        From::Everywhere => record.nodes().cloned().collect(),
+        From::Everywhere => stored.record.nodes().cloned().collect(),
     };
     if leaving.is_empty() {
         return Ok(());
     }
-    let left = record.without(&leaving);
-    let staying = left.nodes().count();
-    let release = asked(nodes, fence, &id, leaving, staying).await.map_err(|source| refused(&id, source))?;
+    let_go(parties, &id, stored, &leaving, now).await
+}
+
+/// As a detach, of nodes that nobody asked to detach, since nobody knows any more that they hold the volume.
+pub(crate) async fn clear(
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
+    id: &VolumeId,
+    stored: Stored,
+    stale: &[NodeName],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let_go(parties, id, stored, stale, now).await?;
+    for node in stale {
+        parties.ledger.tell(id, &Event::StaleCleared { node: node.clone() });
+    }
+    Ok(())
+}
+
+/// Has nodes of the record let the volume go: asks, shuts out, and writes that down.
+pub(crate) async fn let_go(
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
+    id: &VolumeId,
+    Stored { record, revision }: Stored,
+    leaving: &[NodeName],
+    now: SystemTime,
+) -> Result<(), Error> {
+    let Parties { fence, ledger, .. } = *parties;
+    let (left, ended) = decide::settle(&record, leaving, now);
+    let release = asked(parties, id, leaving, left.nodes().count()).await?;
     // Without a fence every host may connect as long as the volume is there.
     if fence != Fence::None {
-        shut_out(array, release, &id, &admitted(fence, &record), &admitted(fence, &left)).await?;
+        shut_out(parties, release, id, &admitted(fence, &record), &admitted(fence, &left)).await?;
     }
-    ledger.replace(&id, revision, left).await?;
+    ledger.replace(id, revision, left).await?;
+    if let Some(event) = ended {
+        ledger.tell(id, &event);
+    }
     Ok(())
 }
 
 /// A node that the record does not name may hold the volume all the same: attached by a program whose records are lost.
 /// What its agent says and whom the array lets in are then all there is, and its silence proves nothing.
-async fn forget(
-    array: &impl Array,
-    nodes: &impl Witness,
-    fence: Fence,
+pub(crate) async fn forget(
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
     id: &VolumeId,
     node: NodeName,
 ) -> Result<(), Error> {
+    let Parties { array, fence, nodes, .. } = *parties;
     let host = HostNqn::of(&node);
     let is_known = nodes.knows(&node);
-    let release = match asked(nodes, fence, id, vec![node], 0).await {
+    let release = match asked(parties, id, &[node], 0).await {
         // No volume can be with a node that there is not.
-        Err(Refusal::Unfenced { .. }) if !is_known => return Ok(()),
+        Err(Error::Refused { source: Refusal::Unfenced { .. }, .. }) if !is_known => return Ok(()),
         // It may be connected still, unless nobody can be.
-        Err(source @ Refusal::Unfenced { .. }) => {
+        Err(refused @ Error::Refused { source: Refusal::Unfenced { .. }, .. }) => {
             return match array.volume(id).await {
                 Ok(Volume { export: Export::Off, .. }) => Ok(()),
-                Ok(_) => Err(refused(id, source)),
+                Ok(_) => Err(refused),
                 outcome => Ok(gone_or(outcome)?),
             };
         }
-        release => release.map_err(|source| refused(id, source))?,
+        release => release?,
     };
     if fence == Fence::None {
         return Ok(());
@@ -117,52 +150,63 @@ async fn forget(
     match array.volume(id).await {
         Ok(Volume { export: Export::Hosts(present), .. }) if present.contains(&host) => {
             let left = Export::to_hosts(present.iter().filter(|other| **other != host).cloned());
-            Ok(shut_out(array, release, id, &Export::Hosts(present), &left).await?)
+            shut_out(parties, release, id, &Export::Hosts(present), &left).await
         }
         // It may be connected like any other. To cut it off would cut off all of them.
-        Ok(Volume { export: Export::AnyHost, .. }) if release == Release::BehindFence => {
+        Ok(Volume { export: Export::AnyHost, .. }) if release != Release::Clean => {
             Err(array::Error::Open(id.clone()).into())
         }
         outcome => Ok(gone_or(outcome)?),
     }
 }
 
-/// Asks the nodes, and judges by what they say.
+/// Asks the nodes, and judges by what they say, and where they do not, by what Kubernetes says of them.
 async fn asked(
-    nodes: &impl Witness,
-    fence: Fence,
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
     id: &VolumeId,
-    leaving: Vec<NodeName>,
+    leaving: &[NodeName],
     staying: usize,
-) -> Result<Release, Refusal> {
+) -> Result<Release, Error> {
+    let Parties { fence, ledger, nodes, .. } = *parties;
     let nqn = Nqn::of_volume(id);
     let testimonies = join_all(leaving.iter().map(|node| nodes.testify(node, id, &nqn))).await;
-    decide::release(leaving.into_iter().zip(testimonies).collect(), fence, staying)
+    let mute = |said: &Testimony| matches!(said, Testimony::Silent(_) | Testimony::Unasked(_));
+    let facts = if testimonies.iter().any(mute) {
+        ledger.facts(id, &leaving.iter().cloned().collect(), Freshness::Confirmed).await?
+    } else {
+        Facts::default()
+    };
+    let leaving = leaving.iter().zip(testimonies).map(|(name, testimony)| {
+        let node = facts.node(name);
+        (name.clone(), Leaving { testimony, node })
+    });
+    decide::release(leaving.collect(), fence, staying)
+        .map_err(|source| Error::Refused { id: id.clone(), source })
 }
 
 /// Takes nodes off the array's list by their word, or behind a fence.
 async fn shut_out(
-    array: &impl Array,
+    parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
     release: Release,
     id: &VolumeId,
     before: &Export,
     left: &Export,
-) -> Result<(), array::Error> {
+) -> Result<(), Error> {
+    let Parties { array, ledger, .. } = *parties;
     match release {
-        Release::Clean => gone_or(array.dismiss(id, before, left).await),
-        Release::BehindFence => {
-            tracing::warn!(volume = %id, "a node gave no answer, and is shut out by the array");
+        Release::Clean => gone_or(array.dismiss(id, before, left).await)?,
+        Release::BehindFence(silent) => {
             // As it is called now: nobody is let in before the record says that these are out.
             match array.volume(id).await {
-                Ok(Volume { nqn, .. }) => gone_or(array.fence(id, &nqn, before, left).await),
-                gone => gone_or(gone),
+                Ok(Volume { nqn, .. }) => gone_or(array.fence(id, &nqn, before, left).await)?,
+                gone => gone_or(gone)?,
+            }
+            for (node, why) in silent {
+                ledger.tell(id, &Event::Fenced { node, why });
             }
         }
     }
-}
-
-fn refused(id: &VolumeId, source: Refusal) -> Error {
-    Error::Refused { id: id.clone(), source }
+    Ok(())
 }
 
 /// A volume that is gone lets nobody in.

@@ -18,6 +18,13 @@ pub struct Facts {
     pub users: Vec<User>,
 }
 
+impl Facts {
+    /// How a node is. One that is not spoken of is not there.
+    pub fn node(&self, node: &NodeName) -> Node {
+        self.nodes.get(node).copied().unwrap_or(Node::Gone)
+    }
+}
+
 /// Whether the authority takes a node for attached already (`VolumeAttachment.status.attached`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attached {

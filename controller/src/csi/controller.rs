@@ -14,7 +14,7 @@ use super::answer;
 use super::parse::volume::Validation;
 use super::parse::{self, On, attachment, id, snapshot, volume};
 use crate::array::Array;
-use crate::attachments::Ledger;
+use crate::attachments::{Ledger, Parties};
 use crate::backends::{Backend, Backends};
 use crate::capacity::{Room, capacity};
 use crate::create::create;
@@ -26,7 +26,7 @@ use crate::list_volumes::{list_unwell, list_volumes};
 use crate::modify::modify;
 use crate::node_agents::Witness;
 use crate::page::Asked;
-use crate::publish::{Limits, publish};
+use crate::publish::publish;
 use crate::snapshot as snapshots;
 use crate::unpublish::unpublish;
 use crate::validate::validate;
@@ -46,6 +46,14 @@ pub struct Driver<A, S, W> {
     pub volumes_per_node: NonZeroU16,
     /// Whether the health calls of CSI 1.13 are answered.
     pub health_calls: HealthCalls,
+}
+
+impl<A, S, W> Driver<A, S, W> {
+    /// With whom it is settled who holds a volume of that array.
+    pub fn parties<'a>(&'a self, backend: &'a Backend<A>) -> Parties<'a, A, S, W> {
+        let Self { store: ledger, nodes, .. } = self;
+        Parties { array: &backend.array, fence: backend.fence, ledger, nodes }
+    }
 }
 
 /// The service.
@@ -179,9 +187,8 @@ impl<A: Array, S: Ledger, W: Witness> controller_server::Controller for Controll
         let parsed = attachment::publish(request.get_ref(), self.backends(), self.prefix());
         let id = |request: &crate::publish::Request| request.id.clone();
         self.change(Rpc::ControllerPublishVolume, parsed, id, |driver, backend, request| async move {
-            let Driver { store, nodes, volumes_per_node, .. } = &*driver;
-            let limits = Limits { fence: backend.fence, volumes_per_node: *volumes_per_node };
-            let context = publish(&backend.array, store, nodes, limits, request).await;
+            let parties = driver.parties(&backend);
+            let context = publish(&parties, driver.volumes_per_node, request, SystemTime::now()).await;
             context.map(|context| answer::published(&context))
         })
         .await
@@ -194,8 +201,7 @@ impl<A: Array, S: Ledger, W: Witness> controller_server::Controller for Controll
         let parsed = attachment::unpublish(request.get_ref(), self.backends(), self.prefix());
         let id = |(id, _): &(VolumeId, _)| id.clone();
         self.change(Rpc::ControllerUnpublishVolume, parsed, id, |driver, backend, (id, from)| async move {
-            let Driver { store, nodes, .. } = &*driver;
-            let outcome = unpublish(&backend.array, store, nodes, backend.fence, id, from).await;
+            let outcome = unpublish(&driver.parties(&backend), id, from, SystemTime::now()).await;
             outcome.map(|()| csi::ControllerUnpublishVolumeResponse {})
         })
         .await

@@ -12,11 +12,11 @@ use crate::array::{Content, Digest, IfOpen, Label, Wanted};
 use crate::attachments::facts::{Facts, Freshness};
 use crate::attachments::herald::{Event, Tally};
 use crate::attachments::{
-    Attachment, Authority, Claim, Herald, Record, Rights, Shape, Standalone, Store, Testimony,
+    Attachment, Authority, Claim, Herald, Record, Rights, Second, Shape, Standalone, Store, Testimony,
 };
 use crate::delete::{self, delete};
 use crate::node_agents::fake::FakeNodes;
-use crate::publish::{self, Limits, publish};
+use crate::publish::{self, publish};
 
 /// One volume, and everything that a verb needs.
 struct World {
@@ -31,8 +31,10 @@ fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn limits(fence: Fence) -> Limits {
-    Limits { fence, volumes_per_node: NonZeroU16::new(3).unwrap() }
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn most() -> NonZeroU16 {
+    NonZeroU16::new(3).unwrap()
 }
 
 impl World {
@@ -52,6 +54,11 @@ impl World {
         Self { array, ledger: Standalone::default(), nodes: FakeNodes::default(), fence, id }
     }
 
+    fn parties(&self) -> Parties<'_, FakeArray, Standalone, FakeNodes> {
+        let Self { array, ledger, nodes, fence, .. } = self;
+        Parties { array, fence: *fence, ledger, nodes }
+    }
+
     async fn delete(&self) -> Result<(), delete::Error> {
         delete(&self.array, &self.ledger, &self.nodes, self.fence, self.id.clone()).await
     }
@@ -62,14 +69,15 @@ impl World {
             shape: Shape::Block,
             mode: AccessMode::MultiNodeWriter,
             rights: Rights::Write,
+            second: Second::default(),
         };
         let portal = Portal::parse("10.0.0.1", None).unwrap();
         let request = publish::Request { id: self.id.clone(), claim, portal, reconnect: None };
-        publish(&self.array, &self.ledger, &self.nodes, limits(self.fence), request).await
+        publish(&self.parties(), most(), request, NOW).await
     }
 
     async fn detach(&self, from: From) -> Result<(), Error> {
-        unpublish(&self.array, &self.ledger, &self.nodes, self.fence, self.id.clone(), from).await
+        unpublish(&self.parties(), self.id.clone(), from, NOW).await
     }
 
     fn export(&self) -> Export {
@@ -140,7 +148,7 @@ async fn a_node_that_uses_the_volume_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_silent_node_is_shut_out_before_it_is_detached() {
+async fn lesson_9_a_silent_node_is_shut_out_before_it_is_detached() {
     let world = World::new(Fence::Acl).await;
     world.attach("w1").await.unwrap();
     world.attach("w2").await.unwrap();
@@ -389,11 +397,13 @@ async fn a_rollback_that_fails_does_not_hide_why_there_was_one() {
         shape: Shape::Block,
         mode: AccessMode::MultiNodeWriter,
         rights: Rights::Write,
+        second: Second::default(),
     };
     let portal = Portal::parse("10.0.0.1", None).unwrap();
     let request = publish::Request { id: id.clone(), claim, portal, reconnect: None };
-    let refused =
-        publish(&array, &store, &FakeNodes::default(), limits(Fence::Acl), request).await.unwrap_err();
+    let nodes = FakeNodes::default();
+    let parties = Parties { array: &array, fence: Fence::Acl, ledger: &store, nodes: &nodes };
+    let refused = publish(&parties, most(), request, NOW).await.unwrap_err();
     assert_eq!(refused, publish::Error::Array(array::Error::Missing(id)));
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use rds_csi_api::{Failure, Kind};
 
 use super::*;
 
@@ -23,11 +24,21 @@ fn node(name: &str) -> NodeName {
 }
 
 fn claim(name: &str, shape: Shape, mode: AccessMode) -> Claim {
-    Claim { node: node(name), shape, mode, rights: Rights::Write }
+    Claim { node: node(name), shape, mode, rights: Rights::Write, second: Second::default() }
+}
+
+/// Kubernetes wants all of these nodes to have it, and they are well.
+fn well<'a>(nodes: impl IntoIterator<Item = &'a NodeName>) -> Facts {
+    let nodes: Vec<_> = nodes.into_iter().cloned().collect();
+    Facts {
+        wanted: nodes.iter().map(|node| (node.clone(), Attached::No)).collect(),
+        nodes: nodes.into_iter().map(|node| (node, Node::Ready(Reported::InUse))).collect(),
+        users: Vec::new(),
+    }
 }
 
 fn publish_on(record: &Record, claim: Claim) -> Result<Publish, Refusal> {
-    publish(record, &Facts::default(), claim, NOW)
+    publish(record, &well(record.nodes().chain([&claim.node])), claim, NOW)
 }
 
 /// The record after these nodes attached, each of which must succeed.
@@ -105,7 +116,7 @@ fn a_repeat_is_kept_and_anything_else_on_the_same_node_is_a_conflict() {
                     let asked = Claim { rights, ..claim("w1", asked_shape, asked_mode) };
                     let same = (asked_shape, asked_mode, rights) == (shape, mode, Rights::Write);
                     match publish_on(&record, asked) {
-                        Ok(Publish::Keep) => assert!(same),
+                        Ok(Publish::Keep(kept)) => assert!(same && kept == record),
                         Err(Refusal::Differs { .. } | Refusal::SharedFilesystem) => {
                             assert!(!same);
                         }
@@ -133,35 +144,82 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
     let refused_as_silent = |fence| Err(Refusal::Unfenced { node: node("w1"), why: why.into(), fence });
     let (gone, in_use) = (Testimony::Gone, Testimony::InUse(in_use.into()));
     let (silent, unasked) = (Testimony::Silent(why.into()), Testimony::Unasked(why.into()));
-    let table = [
-        (&gone, Fence::Acl, 1, Ok(Release::Clean)),
-        (&gone, Fence::Epoch, 1, Ok(Release::Clean)),
-        (&gone, Fence::None, 0, Ok(Release::Clean)),
-        (&in_use, Fence::Acl, 0, refused_as_used.clone()),
-        (&in_use, Fence::None, 0, refused_as_used),
-        (&unasked, Fence::Acl, 0, refused_as_unasked.clone()),
-        (&unasked, Fence::None, 0, refused_as_unasked),
-        (&silent, Fence::Acl, 0, Ok(Release::BehindFence)),
-        (&silent, Fence::Acl, 1, Ok(Release::BehindFence)),
-        (&silent, Fence::Epoch, 0, Ok(Release::BehindFence)),
-        (&silent, Fence::Epoch, 1, refused_as_silent(Fence::Epoch)),
-        (&silent, Fence::None, 0, refused_as_silent(Fence::None)),
+    let (clean, fenced) = (Ok(Release::Clean), Ok(Release::BehindFence([(node("w1"), why.into())].into())));
+    let unknown = Node::Ready(Reported::Nothing);
+    let unused = [Node::Ready(Reported::NotInUse), Node::NotReady(Reported::NotInUse)];
+    let may_write = [
+        unknown,
+        Node::Ready(Reported::InUse),
+        Node::NotReady(Reported::InUse),
+        Node::NotReady(Reported::Nothing),
+        Node::OutOfService,
+        Node::Gone,
     ];
-    for (testimony, fence, staying, expected) in table {
-        assert_eq!(release([(node("w1"), testimony.clone())].into(), fence, staying), expected);
+    let mut table = Vec::new();
+    for (fence, staying) in Fence::ALL.into_iter().flat_map(|fence| [(fence, 0), (fence, 1)]) {
+        let mut row = |testimony, seen, expected| table.push((testimony, seen, fence, staying, expected));
+        for seen in may_write {
+            let works = matches!((fence, staying), (Fence::Acl, _) | (Fence::Epoch, 0));
+            row(&silent, seen, if works { fenced.clone() } else { refused_as_silent(fence) });
+            row(&unasked, seen, refused_as_unasked.clone());
+        }
+        for seen in unused {
+            row(&silent, seen, clean.clone());
+            row(&unasked, seen, clean.clone());
+        }
+        for seen in may_write.into_iter().chain(unused) {
+            row(&gone, seen, clean.clone());
+            row(&in_use, seen, refused_as_used.clone());
+        }
+    }
+    for (testimony, seen, fence, staying, expected) in table {
+        let leaving = Leaving { testimony: testimony.clone(), node: seen };
+        assert_eq!(
+            release([(node("w1"), leaving)].into(), fence, staying),
+            expected,
+            "{testimony:?} {seen:?} {fence:?} {staying}"
+        );
     }
 }
 
 #[test]
 fn of_several_that_leave_one_that_uses_it_stops_all_and_one_that_is_silent_fences_all() {
-    let silent = (node("w1"), Testimony::Silent("no route".into()));
-    let in_use = (node("w2"), Testimony::InUse("mounted".into()));
+    let says = |name: &str, testimony| (node(name), Leaving { testimony, node: Node::OutOfService });
+    let silent = says("w1", Testimony::Silent("no route".into()));
+    let in_use = says("w2", Testimony::InUse("mounted".into()));
     let decision = release([silent.clone(), in_use].into(), Fence::Acl, 0);
     assert!(matches!(decision, Err(Refusal::InUse { .. })));
-    assert_eq!(
-        release([silent, (node("w2"), Testimony::Gone)].into(), Fence::Acl, 0),
-        Ok(Release::BehindFence)
-    );
+    let fenced = Release::BehindFence([(node("w1"), "no route".into())].into());
+    assert_eq!(release([silent, says("w2", Testimony::Gone)].into(), Fence::Acl, 0), Ok(fenced));
+}
+
+#[test]
+fn lesson_9_a_silent_node_lets_go_behind_a_fence_or_not_at_all() {
+    let silent = Leaving { testimony: Testimony::Silent("no route".into()), node: Node::OutOfService };
+    let refusal = release([(node("w1"), silent.clone())].into(), Fence::None, 0).unwrap_err();
+    assert!(refusal.kind() == Kind::Refused && refusal.to_string().contains("may still write"), "{refusal}");
+    assert!(matches!(release([(node("w1"), silent)].into(), Fence::Acl, 0), Ok(Release::BehindFence(_))));
+}
+
+#[test]
+fn who_is_recorded_and_not_wanted_is_cleared_before_anything_else_is_decided() {
+    let record = held_by(&["w1", "w2"], Shape::Block, AccessMode::MultiNodeWriter);
+    let facts = well([&node("w2"), &node("w3")]);
+    let third = claim("w3", Shape::Block, AccessMode::MultiNodeWriter);
+    assert_eq!(publish(&record, &facts, third, NOW), Ok(Publish::Clear([node("w1")].into())));
+}
+
+#[test]
+fn who_is_attached_and_not_recorded_holds_it_all_the_same() {
+    let mut facts = well([&node("w1"), &node("w2")]);
+    facts.wanted.insert(node("w1"), Attached::Yes);
+    let record = Record::default();
+    let alone = publish(&record, &facts, claim("w2", Shape::Block, AccessMode::SingleNodeWriter), NOW);
+    assert!(matches!(alone, Err(Refusal::Held { holder, .. }) if holder == node("w1")));
+    let shared = publish(&record, &facts, claim("w2", Shape::Block, AccessMode::MultiNodeWriter), NOW);
+    assert!(matches!(shared, Ok(Publish::Attach(record)) if record.nodes().count() == 2));
+    let itself = publish(&record, &facts, claim("w1", Shape::Block, AccessMode::SingleNodeWriter), NOW);
+    assert!(matches!(itself, Ok(Publish::Attach(record)) if record.nodes().eq([&node("w1")])));
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {
@@ -172,6 +230,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
         shape: SHAPES[shape],
         mode: MODES[mode],
         rights,
+        second: Second::default(),
     })
 }
 
@@ -183,10 +242,10 @@ proptest! {
         let mut record = Record::default();
         for (claim, leaves) in claims {
             let (node, before) = (claim.node.clone(), record.clone());
-            record = match publish(&record, &Facts::default(), claim, NOW) {
+            record = match publish_on(&record, claim) {
                 _ if leaves => record.without([&node]),
                 Ok(Publish::Attach(after)) => after,
-                Ok(Publish::Keep) | Err(_) => record,
+                Ok(_) | Err(_) => record,
             };
             let modes: BTreeSet<_> = record.attachments().map(|(_, held)| held.mode).collect();
             let nodes = record.nodes().count();

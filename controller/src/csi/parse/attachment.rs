@@ -3,7 +3,7 @@
 use rds_csi_api::{Access, Capability, ManagedPrefix, VolumeId, csi};
 
 use super::{Error, On, id, volume};
-use crate::attachments::{Claim, Rights, Shape};
+use crate::attachments::{Claim, Rights, Second, Shape};
 use crate::backends::Backends;
 use crate::publish;
 use crate::unpublish::From;
@@ -19,6 +19,11 @@ pub(in crate::csi) fn publish<A>(
     let Capability { access, mode } = Capability::parse(request.volume_capability.as_ref())?;
     let (backend, id) = id::volume(&request.volume_id, backends, prefix)?;
     let no_such_node = |source| Error::NoSuchId { what: "the node", source };
+    let context = volume::context(&request.volume_context)?;
+    let second = context.as_ref().map_or_else(Second::default, |context| Second {
+        together: context.together,
+        timeout: context.migration_timeout,
+    });
     let claim = Claim {
         node: request.node_id.parse().map_err(no_such_node)?,
         shape: match access {
@@ -27,8 +32,8 @@ pub(in crate::csi) fn publish<A>(
         },
         mode,
         rights: if request.readonly { Rights::Read } else { Rights::Write },
+        second,
     };
-    let context = volume::context(&request.volume_context)?;
     let portal = context.as_ref().map_or(backend.portal, |context| context.portal);
     let reconnect = context.map(|context| context.reconnect);
     Ok((backend, publish::Request { id, claim, portal, reconnect }))

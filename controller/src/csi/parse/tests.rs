@@ -8,7 +8,7 @@ use rds_csi_api::{AccessMode, BackendName, NodeName, SnapshotId};
 
 use super::*;
 use crate::array::Source;
-use crate::attachments::{Claim, Rights, Shape};
+use crate::attachments::{Claim, Rights, Second, Shape};
 use crate::backends::{Backends, fake};
 use crate::create;
 use crate::list_snapshots::Which;
@@ -169,7 +169,13 @@ fn a_publication_says_which_node_and_how() {
     let node: NodeName = "w1".parse().unwrap();
     assert_eq!(
         request.claim,
-        Claim { node, shape: Shape::Filesystem, mode: AccessMode::SingleNodeWriter, rights: Rights::Write }
+        Claim {
+            node,
+            shape: Shape::Filesystem,
+            mode: AccessMode::SingleNodeWriter,
+            rights: Rights::Write,
+            second: Second::default()
+        }
     );
     let block = capability(AccessType::Block(BlockVolume {}), Mode::MultiNodeMultiWriter);
     let shared = csi::ControllerPublishVolumeRequest {
