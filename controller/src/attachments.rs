@@ -7,8 +7,10 @@ pub mod decide;
 pub mod facts;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod gauges;
 pub mod herald;
 pub mod proof;
+pub mod reconcile;
 pub mod record;
 mod refusal;
 pub mod standalone;

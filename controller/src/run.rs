@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::array::routeros::{Keeper, RouterOs};
-use crate::attachments::{Fence, Herald as _, Standalone, Store};
+use crate::attachments::{Fence, Herald as _, Standalone, Store, gauges};
 use crate::backends::{Backend, Backends};
 use crate::cluster;
 use crate::cluster::events::Herald;
@@ -68,6 +68,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = Standalone::default();
     store.tally().register(&mut registry);
     let driver = Arc::new(Driver { backends, store, nodes, prefix, volumes_per_node, health_calls });
+    let seen = Arc::clone(&driver);
+    gauges::register(&mut registry, move || seen.store.seen());
     let search = search(orphans, &driver, &calls, &mut registry).await?;
 
     let admin_listener = TcpListener::bind(admin_listen)
