@@ -1,8 +1,14 @@
-//! Kubernetes, as far as the controller asks it or tells it something: who claims what, and events. Nothing here knows an
-//! array or decides anything.
+//! Kubernetes, as far as the controller asks it or tells it something: who claims what, who is to hold what, the records of
+//! who does, events, and which replica leads. Nothing here knows an array or decides anything.
 
+pub mod agents;
+pub mod cache;
 pub mod claims;
 pub mod events;
+pub mod leader;
+pub mod lease;
+pub mod ledger;
+pub mod objects;
 
 use std::path::PathBuf;
 

@@ -3,6 +3,7 @@
 mod array;
 mod fence;
 mod file;
+mod kubernetes;
 mod orphans;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
 pub use array::{ArrayArgs, ArrayConfig, Arrays, BackendConfig};
 pub use fence::{Fencing, Release};
 pub use file::Mistake;
+pub use kubernetes::{AgentPods, Kubernetes, KubernetesArgs, Pod};
 pub(crate) use orphans::time;
-pub use orphans::{OrphanArgs, Orphans, Pod};
+pub use orphans::{OrphanArgs, Orphans};
 
 /// The CSI controller of rds-csi, for MikroTik ROSE Data Servers.
 #[derive(Debug, Parser)]
@@ -60,6 +62,9 @@ pub struct Args {
     agent_key: Option<PathBuf>,
 
     #[command(flatten)]
+    kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
     orphans: OrphanArgs,
 
     /// How many volumes a node may hold; what the nodes' agents tell the scheduler
@@ -92,6 +97,8 @@ pub struct Config {
     pub arrays: Arrays,
     /// The nodes' agents.
     pub agents: NodeAgents,
+    /// Kubernetes, if there is one.
+    pub kubernetes: Option<Kubernetes>,
     /// Whether what nobody claims is looked for.
     pub orphans: Orphans,
     /// How many volumes a node may hold.
@@ -141,7 +148,7 @@ pub enum Error {
     },
     /// Agents without the credentials to call them.
     #[error(
-        "{0} is missing: agents are called with mutual TLS, so --node-agent needs --agent-ca, --agent-cert and --agent-key"
+        "{0} is missing: agents are called with mutual TLS, so --node-agent and --node-agent-pods need --agent-ca, --agent-cert and --agent-key"
     )]
     Credentials(&'static str),
     /// Removal without anybody who knows what is claimed.
@@ -169,6 +176,7 @@ impl TryFrom<Args> for Config {
             agent_ca,
             agent_cert,
             agent_key,
+            kubernetes,
             orphans,
             max_volumes_per_node,
             csi_health,
@@ -183,7 +191,9 @@ impl TryFrom<Args> for Config {
                 return Err(Error::Twice(node));
             }
         }
-        let agents = if addresses.is_empty() {
+        let kubernetes: Option<Kubernetes> = kubernetes.into();
+        let are_found = kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.agents.is_some());
+        let agents = if addresses.is_empty() && !are_found {
             NodeAgents::None
         } else {
             let needed = |flag, path: Option<PathBuf>| path.ok_or(Error::Credentials(flag));
@@ -199,7 +209,8 @@ impl TryFrom<Args> for Config {
             csi_socket,
             arrays,
             agents,
-            orphans: orphans.try_into()?,
+            orphans: Orphans::read(orphans, kubernetes.as_ref())?,
+            kubernetes,
             volumes_per_node: max_volumes_per_node,
             health_calls: csi_health.unwrap_or_default(),
             admin_listen,

@@ -76,7 +76,10 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
     }
 
     /// Reports once per interval until the token is cancelled.
-    pub async fn run(mut self, interval: Duration, shutdown: CancellationToken) {
+    pub async fn run(&mut self, interval: Duration, shutdown: CancellationToken) {
+        // What was reported is known no more once nobody looks, here or on the replica that looked before.
+        let _forgotten = Forgotten(self.reports.clone());
+        self.seen.fill_with(Seen::default);
         let mut pause = FIRST.min(interval);
         while shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
             // A removal that has begun is a call like any other: it is finished by whoever ends the calls.
@@ -133,7 +136,7 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         for orphan in &orphans {
             if orphan.new {
                 tracing::warn!(backend = %backend.title, kind = orphan.kind.as_str(), name = orphan.name, "an orphan: {orphan}");
-                self.tell("OrphanFound", &format!("array {}: {orphan}", backend.title)).await;
+                self.tell("OrphanFound", format!("array {}: {orphan}", backend.title));
             }
             if let Verdict::Remove(id) = &orphan.verdict {
                 self.remove(backend, orphan, id.volume()).await;
@@ -152,7 +155,7 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
             Ok(_) => {
                 tracing::warn!(backend = %backend.title, volume = %id, "removed an orphan");
                 self.reports.removed(&backend.title);
-                self.tell("OrphanRemoved", &format!("array {}: removed {orphan}", backend.title)).await;
+                self.tell("OrphanRemoved", format!("array {}: removed {orphan}", backend.title));
             }
             Err(status) => {
                 tracing::warn!(backend = %backend.title, volume = %id, error = status.message(), "an orphan was not removed");
@@ -160,10 +163,19 @@ impl<A: Array, S: Store, W: Witness, C: ClaimSource> Search<A, S, W, C> {
         }
     }
 
-    async fn tell(&self, reason: &str, note: &str) {
+    fn tell(&self, reason: &str, note: String) {
         if let Some(herald) = &self.herald {
-            herald.warn(reason, note).await;
+            herald.warn(reason, note);
         }
+    }
+}
+
+/// Forgets all reports when it is dropped.
+struct Forgotten(Reports);
+
+impl Drop for Forgotten {
+    fn drop(&mut self) {
+        self.0.forget_all();
     }
 }
 

@@ -1,5 +1,7 @@
 //! The program's whole life.
 
+mod joined;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +19,16 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
 
+use self::joined::Joined;
 use crate::array::routeros::{Keeper, RouterOs};
-use crate::attachments::{Fence, Herald as _, Standalone, Store, gauges};
+use crate::attachments::{Fence, Herald as _, Ledger, Standalone, Store as _, gauges};
 use crate::backends::{Backend, Backends};
-use crate::cluster;
-use crate::cluster::events::Herald;
-use crate::config::{Arrays, BackendConfig, Config, Orphans, Pod};
+use crate::config::{Arrays, BackendConfig, Config, Orphans};
 use crate::csi::{Controller, Driver};
 use crate::metrics::ArrayConnected;
 use crate::node_agents::{self, Witness};
-use crate::orphans::{Policy, Search};
 use crate::proofs::{FenceProved, Proof};
 
 /// What a call may take beside asking a node and giving an array one command.
@@ -45,6 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         csi_socket,
         arrays,
         agents: nodes,
+        kubernetes,
         volumes_per_node,
         health_calls,
         orphans,
@@ -65,12 +67,31 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let identity = if backends.constrain_topology() { Identity::ByTopology } else { Identity::Everywhere };
     let connected = backends.clone();
     let readiness = move || readiness(&connected);
-    let store = Standalone::default();
-    store.tally().register(&mut registry);
-    let driver = Arc::new(Driver { backends, store, nodes, prefix, volumes_per_node, health_calls });
-    let seen = Arc::clone(&driver);
-    gauges::register(&mut registry, move || seen.store.seen());
-    let search = search(orphans, &driver, &calls, &mut registry).await?;
+
+    let mut tasks = Tasks::new();
+    let service = match kubernetes {
+        None => {
+            let store = Standalone::default();
+            store.tally().register(&mut registry);
+            if let Orphans::Off(why) = orphans {
+                tracing::info!(why, "orphans are not looked for");
+            }
+            let driver = Arc::new(Driver { backends, store, nodes, prefix, volumes_per_node, health_calls });
+            let seen = Arc::clone(&driver);
+            gauges::register(&mut registry, move || seen.store.seen());
+            served(identity, driver, &calls)
+        }
+        Some(kubernetes) => {
+            let joined = Joined::new(kubernetes, nodes).await?;
+            let (store, nodes) = (joined.ledger.clone(), joined.agents.clone());
+            store.tally().register(&mut registry);
+            let seen = store.clone();
+            gauges::register(&mut registry, move || seen.seen());
+            let driver = Arc::new(Driver { backends, store, nodes, prefix, volumes_per_node, health_calls });
+            joined.spawn(orphans, &driver, &calls, &mut registry, &mut tasks);
+            served(identity, driver, &calls)
+        }
+    };
 
     let admin_listener = TcpListener::bind(admin_listen)
         .await
@@ -78,7 +99,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let listener = socket::bind(&csi_socket).await?;
     tracing::info!(socket = %csi_socket.display(), admin = %admin_listener.local_addr()?, grace = ?grace, "serving");
 
-    let mut tasks = Tasks::new();
     // Calls that are being finished still need the arrays, so their connections end after them.
     let calls_ended = CancellationToken::new();
     for keeper in keepers {
@@ -97,16 +117,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let admin = admin::serve(admin_listener, admin::router(Arc::new(registry), readiness), tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    if let Some((search, interval)) = search {
-        let searching = search.run(interval, tasks.shutdown());
-        tasks.spawn("the search for orphans", async move {
-            searching.await;
-            Ok(())
-        });
-    }
-    let server = Server::builder()
-        .add_service(IdentityServer::new(identity))
-        .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
+    let server = service
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), tasks.shutdown().cancelled_owned());
     tasks.spawn("the CSI server", async move {
         let outcome = server.await;
@@ -142,25 +153,15 @@ fn backends(arrays: Arrays) -> (Backends<RouterOs>, Vec<Keeper>, Vec<Proof>) {
     (backends, keepers, proofs)
 }
 
-/// The search for what nobody claims, and how often; none, if it is switched off.
-async fn search<S: Store, W: Witness>(
-    orphans: Orphans,
-    driver: &Arc<Driver<RouterOs, S, W>>,
+/// The services of a driver.
+fn served<L: Ledger, W: Witness>(
+    identity: Identity,
+    driver: impl Into<Arc<Driver<RouterOs, L, W>>>,
     calls: &Calls,
-    registry: &mut Registry,
-) -> anyhow::Result<Option<(Search<RouterOs, S, W, kube::Client>, Duration)>> {
-    let (access, interval, removal, pod) = match orphans {
-        Orphans::Reported { access, interval, removal, pod } => (access, interval, removal, pod),
-        Orphans::Off(why) => {
-            tracing::info!(why, "orphans are not looked for");
-            return Ok(None);
-        }
-    };
-    let client = cluster::connect(&access).await?;
-    let herald = pod.map(|Pod { namespace, name }| Herald::new(client.clone(), &namespace, &name));
-    let search = Search::new(Arc::clone(driver), client, calls.clone(), herald, Policy { removal }, registry);
-    tracing::info!(?interval, ?removal, "orphans are looked for");
-    Ok(Some((search, interval)))
+) -> Router {
+    Server::builder()
+        .add_service(IdentityServer::new(identity))
+        .add_service(ControllerServer::new(Controller::new(driver, calls.clone())))
 }
 
 /// Ready as long as one array is connected: an array that is down is repaired there, and the volumes on the others go on.

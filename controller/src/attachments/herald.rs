@@ -64,7 +64,7 @@ pub enum Event {
 }
 
 /// Whether somebody should look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// No.
     Normal,

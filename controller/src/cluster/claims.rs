@@ -163,7 +163,9 @@ fn of_volumes(wanted: Vec<PersistentVolumeClaim>, volumes: Vec<PersistentVolume>
 }
 
 /// Every object of a kind, page by page.
-async fn list<K: Clone + DeserializeOwned + fmt::Debug>(api: &Api<K>) -> Result<Vec<K>, kube::Error> {
+pub(super) async fn list<K: Clone + DeserializeOwned + fmt::Debug>(
+    api: &Api<K>,
+) -> Result<Vec<K>, kube::Error> {
     let mut params = ListParams::default().limit(PAGE);
     let mut items = Vec::new();
     loop {

@@ -1,12 +1,22 @@
-//! What the controller tells people in events. They are a convenience: one that cannot be posted is logged and forgotten.
+//! What the controller tells people in events. They are a convenience: they delay nobody, and one that cannot be posted is
+//! logged and forgotten. What happens again and again is one event with a number.
 
-use std::time::Duration;
+mod repeats;
+
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use self::repeats::{Post, Repeats};
+use super::objects::Claim;
+use crate::attachments::herald::Severity;
 
 /// How long one event may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -14,56 +24,179 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest note that Kubernetes takes, less what a cut off character may need.
 const LONGEST_NOTE: usize = 1000;
 
-/// Posts events about the controller's own pod: what they tell of has no object of its own any more.
-#[derive(Clone)]
-pub struct Herald {
-    api: Api<Event>,
-    pod: ObjectReference,
+/// How many notes wait to be posted.
+const WAITING: usize = 256;
+
+/// Something to tell people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Note {
+    /// What it is about.
+    pub object: Object,
+    /// Whether somebody should look.
+    pub severity: Severity,
+    /// In one word, which never changes.
+    pub reason: String,
+    /// In a sentence.
+    pub message: String,
 }
 
-impl std::fmt::Debug for Herald {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Herald").field("pod", &self.pod.name).finish_non_exhaustive()
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Object {
+    /// A PersistentVolumeClaim.
+    Claim(Claim),
+    /// A PersistentVolume of that name, which nobody claims.
+    Volume(String),
+    /// The controller's own pod: what it tells of has no object of its own any more.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Object {
+    fn reference(&self) -> ObjectReference {
+        let (kind, namespace, name, uid) = match self {
+            Self::Claim(Claim { namespace, name, uid }) => {
+                ("PersistentVolumeClaim", Some(namespace), name, Some(uid))
+            }
+            Self::Volume(name) => ("PersistentVolume", None, name, None),
+            Self::Pod { namespace, name } => ("Pod", Some(namespace), name, None),
+        };
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some(kind.into()),
+            namespace: namespace.cloned(),
+            name: Some(name.clone()),
+            uid: uid.filter(|uid| !uid.is_empty()).cloned(),
+            ..ObjectReference::default()
+        }
     }
+
+    /// Where events about it are; about what has no namespace they are in this one.
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Claim(Claim { namespace, .. }) | Self::Pod { namespace, .. } => namespace,
+            Self::Volume(_) => "default",
+        }
+    }
+}
+
+/// Takes notes, and never waits.
+#[derive(Debug, Clone)]
+pub struct Mailbox(mpsc::Sender<Note>);
+
+impl Mailbox {
+    /// To be posted at some time. Lost, if too many wait already.
+    pub fn put(&self, note: Note) {
+        if let Err(error) = self.0.try_send(note) {
+            let (mpsc::error::TrySendError::Full(note) | mpsc::error::TrySendError::Closed(note)) = error;
+            tracing::debug!(
+                reason = note.reason,
+                message = note.message,
+                "the event is not posted: too many wait"
+            );
+        }
+    }
+}
+
+/// Tells of what has no object of its own any more.
+#[derive(Debug, Clone)]
+pub struct Herald {
+    mailbox: Mailbox,
+    pod: Object,
 }
 
 impl Herald {
-    /// For the pod of that name.
-    pub fn new(client: Client, namespace: &str, pod: &str) -> Self {
-        let pod = ObjectReference {
-            api_version: Some("v1".into()),
-            kind: Some("Pod".into()),
-            namespace: Some(namespace.into()),
-            name: Some(pod.into()),
-            ..ObjectReference::default()
-        };
-        Self { api: Api::namespaced(client, namespace), pod }
+    /// On the controller's own pod.
+    pub fn new(mailbox: Mailbox, namespace: &str, name: &str) -> Self {
+        Self { mailbox, pod: Object::Pod { namespace: namespace.into(), name: name.into() } }
     }
 
-    /// Posts a warning.
-    pub async fn warn(&self, reason: &str, note: &str) {
-        let now = Time(Timestamp::now());
-        let event = Event {
-            metadata: ObjectMeta {
-                generate_name: Some("rds-csi-controller-".into()),
-                namespace: self.pod.namespace.clone(),
-                ..ObjectMeta::default()
-            },
-            involved_object: self.pod.clone(),
-            type_: Some("Warning".into()),
-            reason: Some(reason.into()),
-            message: Some(note.chars().take(LONGEST_NOTE).collect()),
-            source: Some(EventSource { component: Some("rds-csi-controller".into()), host: None }),
-            first_timestamp: Some(now.clone()),
-            last_timestamp: Some(now),
-            count: Some(1),
-            ..Event::default()
-        };
-        let params = PostParams::default();
-        match tokio::time::timeout(DEADLINE, self.api.create(&params, &event)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(reason, %error, "the event was not posted"),
-            Err(_) => tracing::debug!(reason, "the event was not posted within {DEADLINE:?}"),
+    /// Something that somebody should look at.
+    pub fn warn(&self, reason: &str, message: String) {
+        let (object, severity, reason) = (self.pod.clone(), Severity::Warning, reason.into());
+        self.mailbox.put(Note { object, severity, reason, message });
+    }
+}
+
+/// Posts what is put into its mailbox.
+pub struct Poster {
+    client: Client,
+    notes: mpsc::Receiver<Note>,
+    repeats: Repeats,
+}
+
+impl Poster {
+    /// A mailbox, and who empties it.
+    pub fn new(client: Client) -> (Mailbox, Self) {
+        let (sender, notes) = mpsc::channel(WAITING);
+        (Mailbox(sender), Self { client, notes, repeats: Repeats::default() })
+    }
+
+    /// Posts until the token is cancelled.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        while let Some(Some(note)) = shutdown.run_until_cancelled(self.notes.recv()).await {
+            let posted = shutdown.run_until_cancelled(tokio::time::timeout(DEADLINE, self.post(&note))).await;
+            match posted {
+                None => return,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    tracing::debug!(reason = note.reason, %error, "the event was not posted");
+                }
+                Some(Err(_)) => {
+                    tracing::debug!(reason = note.reason, "the event was not posted within {DEADLINE:?}");
+                }
+            }
         }
+    }
+
+    async fn post(&mut self, note: &Note) -> Result<(), kube::Error> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), note.object.namespace());
+        let now = Time(Timestamp::now());
+        match self.repeats.next(note, Instant::now()) {
+            Post::Nothing => Ok(()),
+            Post::Again { event, count } => {
+                let patch = Patch::Merge(json!({ "count": count, "lastTimestamp": now }));
+                match api.patch(&event, &PatchParams::default(), &patch).await {
+                    Ok(_) => Ok(()),
+                    // Events are kept for an hour; it is told anew the next time.
+                    Err(error) => {
+                        self.repeats.forget(note);
+                        Err(error)
+                    }
+                }
+            }
+            Post::Anew => {
+                let posted = api.create(&PostParams::default(), &event(note, now)).await?;
+                self.repeats.posted(note, posted.metadata.name.unwrap_or_default(), Instant::now());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn event(note: &Note, now: Time) -> Event {
+    let kind = match note.severity {
+        Severity::Normal => "Normal",
+        Severity::Warning => "Warning",
+    };
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some("rds-csi-controller-".into()),
+            namespace: Some(note.object.namespace().into()),
+            ..ObjectMeta::default()
+        },
+        involved_object: note.object.reference(),
+        type_: Some(kind.into()),
+        reason: Some(note.reason.clone()),
+        message: Some(note.message.chars().take(LONGEST_NOTE).collect()),
+        source: Some(EventSource { component: Some("rds-csi-controller".into()), host: None }),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now),
+        count: Some(1),
+        ..Event::default()
     }
 }

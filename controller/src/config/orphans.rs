@@ -1,90 +1,57 @@
-//! The search for orphans: whom to ask, how often, and what becomes of what is found.
+//! The search for orphans: how often, and what becomes of what is found.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rds_csi_api::text::Malformed;
 
-use super::Error;
-use crate::cluster::Access;
+use super::{Error, Kubernetes};
 use crate::orphans::Removal;
 
-/// Kubernetes, and what nobody there claims.
-#[derive(Debug, clap::Args)]
+/// What nobody in Kubernetes claims.
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub struct OrphanArgs {
-    /// Where to ask who claims which volume: in-cluster, or the path of a kubeconfig; without it orphans are not looked for
-    #[arg(long, env = "RDS_CSI_KUBERNETES", value_name = "in-cluster|PATH")]
-    kubernetes: Option<PathBuf>,
     /// How often to look for volumes and snapshots that nobody claims, such as 1h; 0 is never
     #[arg(long, env = "RDS_CSI_ORPHAN_REPORT_INTERVAL", value_name = "TIME", default_value = "1h", value_parser = time)]
     orphan_report_interval: Duration,
     /// Remove volumes of this cluster that nobody has claimed for so long, such as 7d; without it nothing is removed
     #[arg(long, env = "RDS_CSI_REMOVE_ORPHANS_AFTER", value_name = "TIME", value_parser = time)]
     remove_orphans_after: Option<Duration>,
-    /// Namespace of the controller's pod, to post events about orphans on it
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", requires = "pod_name")]
-    pod_namespace: Option<String>,
-    /// Name of the controller's pod
-    #[arg(long, env = "POD_NAME", value_name = "NAME", requires = "pod_namespace")]
-    pod_name: Option<String>,
 }
 
 /// Whether and how orphans are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orphans {
     /// They are not, and why.
     Off(&'static str),
     /// They are.
     Reported {
-        /// Whom to ask.
-        access: Access,
         /// How often.
         interval: Duration,
         /// Whether they are removed.
         removal: Removal,
-        /// The pod that events are posted on.
-        pod: Option<Pod>,
     },
 }
 
-/// The controller's own pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl TryFrom<OrphanArgs> for Orphans {
-    type Error = Error;
-
-    fn try_from(args: OrphanArgs) -> Result<Self, Error> {
-        let OrphanArgs { kubernetes, orphan_report_interval, remove_orphans_after, pod_namespace, pod_name } =
-            args;
+impl Orphans {
+    /// As the flags say; Kubernetes is who knows what is claimed.
+    pub fn read(args: OrphanArgs, kubernetes: Option<&Kubernetes>) -> Result<Self, Error> {
+        let OrphanArgs { orphan_report_interval: interval, remove_orphans_after } = args;
         let removal = match remove_orphans_after {
             None => Removal::Off,
             Some(Duration::ZERO) => return Err(Error::RemoveAtOnce),
             Some(_) if kubernetes.is_none() => {
                 return Err(Error::RemoveUnasked("--kubernetes says whom to ask"));
             }
-            Some(_) if orphan_report_interval.is_zero() => {
+            Some(_) if interval.is_zero() => {
                 return Err(Error::RemoveUnasked("--orphan-report-interval is not 0"));
             }
             Some(age) => Removal::After(age),
         };
-        let Some(kubernetes) = kubernetes else {
-            return Ok(Self::Off("nobody can be asked who claims what: give --kubernetes"));
-        };
-        if orphan_report_interval.is_zero() {
-            return Ok(Self::Off("--orphan-report-interval is 0"));
-        }
-        let access = match kubernetes.to_str() {
-            Some("in-cluster") => Access::InCluster,
-            _ => Access::Kubeconfig(kubernetes),
-        };
-        let pod = pod_namespace.zip(pod_name).map(|(namespace, name)| Pod { namespace, name });
-        Ok(Self::Reported { access, interval: orphan_report_interval, removal, pod })
+        Ok(match kubernetes {
+            None => Self::Off("nobody can be asked who claims what: give --kubernetes"),
+            Some(_) if interval.is_zero() => Self::Off("--orphan-report-interval is 0"),
+            Some(_) => Self::Reported { interval, removal },
+        })
     }
 }
 

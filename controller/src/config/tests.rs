@@ -86,9 +86,11 @@ fn one_array_by_flags_and_others_by_a_file_is_told_which_to_use() {
 fn orphans_are_removed_only_where_somebody_knows_what_is_claimed() {
     let off = config(&[]).unwrap().orphans;
     assert!(matches!(off, Orphans::Off(why) if why.contains("--kubernetes")), "{off:?}");
-    let reported = config(&["--kubernetes", "in-cluster"]).unwrap().orphans;
-    let Orphans::Reported { access, interval, removal, pod } = reported else { panic!("{reported:?}") };
-    assert_eq!((access, interval.as_secs(), removal, pod), (Access::InCluster, 3600, Removal::Off, None));
+    let reported = config(&["--kubernetes", "in-cluster"]).unwrap();
+    let kubernetes = reported.kubernetes.unwrap();
+    let Orphans::Reported { interval, removal } = reported.orphans else { panic!("{:?}", reported.orphans) };
+    assert_eq!((interval.as_secs(), removal), (3600, Removal::Off));
+    assert_eq!((kubernetes.access, kubernetes.pod, kubernetes.agents), (Access::InCluster, None, None));
     for (flags, told) in [
         (&["--remove-orphans-after", "7d"][..], "only if --kubernetes says whom to ask"),
         (

@@ -49,17 +49,19 @@ const VOLUMES: &str = r#"rds_csi_orphans{backend="default",kind="volume"} "#;
 async fn lesson_6_of_all_that_looks_like_an_orphan_only_the_proven_one_is_removed() {
     let kubernetes = Kubernetes::start().await;
     let world = world(&kubernetes, &["--remove-orphans-after", "1s"]).await;
+    let attached = world.create(wanted("attached", GIB)).await.unwrap();
+    kubernetes.has_volume("pv-attached", &attached.volume_id);
+    world.publish(&attached, "w1", filesystem()).await.unwrap();
     // Nobody is asked until all is as it should be.
     kubernetes.fails(Some(Fault::Error));
+    kubernetes.loses_volume("pv-attached");
     for name in ["pv-a", "pv-b", "pv-c"] {
         kubernetes.has_volume(name, &format!("pvc-of-{name}"));
     }
     let uid = "123e4567-e89b-12d3-a456-426614174000";
     let claimed = world.create(wanted("retained", GIB)).await.unwrap();
     let awaited = world.create(wanted(&format!("pvc-{uid}"), GIB)).await.unwrap();
-    let attached = world.create(wanted("attached", GIB)).await.unwrap();
     let lost = world.create(wanted("lost", GIB)).await.unwrap();
-    world.publish(&attached, "w1", filesystem()).await.unwrap();
     kubernetes.has_volume("pv-retained", &claimed.volume_id);
     kubernetes.has_waiting_claim(uid);
     kubernetes.has_volume_of("another.driver", "pv-another", &lost.volume_id);
@@ -126,6 +128,7 @@ async fn lesson_11_as_long_as_kubernetes_does_not_say_who_claims_what_nothing_is
     // What was known is not what is known.
     kubernetes.fails(Some(Fault::Silence));
     shows(&world, VOLUMES, false).await;
+    kubernetes.fails(None);
     world.delete(&kept.volume_id).await.unwrap();
     world.end().await;
 }

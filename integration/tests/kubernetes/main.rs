@@ -3,10 +3,12 @@
 //! They need Kubernetes' programs, which `./just kubernetes` builds, and so are left out of `cargo test`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
-#![allow(dead_code, reason = "the tests that attach volumes come next")]
+#![allow(dead_code, reason = "the tests of breakers and of nodes that are not ready come next")]
 
 mod agent;
 mod attacher;
+mod attachments;
+mod leading;
 mod orphans;
 mod plane;
 mod proxy;
@@ -21,6 +23,32 @@ use crate::plane::Plane;
 fn main() -> ExitCode {
     group::<Plane>(())
         .test("what_nobody_claims_is_told_of_on_the_controllers_pod", orphans::what_nobody_claims_is_told_of)
+        .test(
+            "a_second_node_fails_at_once_and_gets_it_after_the_first",
+            attachments::a_second_node_fails_at_once_and_gets_it_after_the_first,
+        )
+        .test("without_the_api_server_nobody_is_let_in", attachments::without_the_api_server_nobody_is_let_in)
+        .test(
+            "of_two_replicas_that_race_for_two_nodes_one_wins",
+            attachments::of_two_replicas_that_race_for_two_nodes_one_wins,
+        )
+        .test(
+            "a_replica_that_dies_in_the_middle_is_finished_by_the_other",
+            attachments::a_replica_that_dies_in_the_middle_is_finished_by_the_other,
+        )
+        .test("a_lost_record_lets_nobody_else_in", attachments::a_lost_record_lets_nobody_else_in)
+        .test(
+            "a_volume_without_a_persistent_volume_is_not_attached",
+            attachments::a_volume_without_a_persistent_volume_is_not_attached,
+        )
+        .test(
+            "two_nodes_share_a_block_volume_and_a_third_does_not",
+            attachments::two_nodes_share_a_block_volume_and_a_third_does_not,
+        )
+        .test(
+            "when_the_leader_dies_or_is_cut_off_the_other_leads",
+            leading::when_the_leader_dies_or_is_cut_off_the_other_leads,
+        )
         .only_if_asked_for()
         .run()
 }

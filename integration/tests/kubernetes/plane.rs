@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::discovery::ApiResource;
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
@@ -77,9 +79,19 @@ impl Plane {
         Ok(serde_json::from_slice(&std::fs::read(self.control.kubeconfig())?)?)
     }
 
-    /// A folder for one test.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().into()
+    /// A folder for one test. It is there until the end, so that logs can be read after a failure.
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        Ok(tempfile::Builder::new().prefix("site-").disable_cleanup(true).tempdir_in(&self.folder)?.keep())
+    }
+
+    /// Removes what a test that failed has left.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        clear(&self.all::<VolumeAttachment>()).await?;
+        clear(&self.here::<PersistentVolumeClaim>()).await?;
+        clear(&self.all::<PersistentVolume>()).await?;
+        clear(&self.here::<Pod>()).await?;
+        clear(&Api::<Pod>::namespaced(self.client(), NAMESPACE)).await?;
+        clear(&self.all::<Node>()).await
     }
 }
 
@@ -103,7 +115,15 @@ impl World for Plane {
     }
 
     async fn diagnosis(&self) -> String {
-        self.control.diagnosis()
+        let mut logs: Vec<_> = controllers(self.folder.path()).collect();
+        logs.sort();
+        let newest = logs.iter().rev().take(3).rev().map(|(_, path)| {
+            let log = std::fs::read_to_string(path).unwrap_or_default();
+            let lines: Vec<_> = log.lines().rev().take(25).collect();
+            let lines: Vec<_> = lines.into_iter().rev().collect();
+            format!("--- {}\n{}\n", path.display(), lines.join("\n"))
+        });
+        newest.collect::<String>() + &self.control.diagnosis()
     }
 
     fn directions(&self) -> String {
@@ -125,6 +145,24 @@ impl World for Plane {
 
 fn names<K: Resource>(objects: Vec<K>) -> impl Iterator<Item = String> {
     objects.into_iter().filter_map(|object| object.meta().name.clone())
+}
+
+async fn clear<K>(api: &Api<K>) -> Result<()>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    for name in names(api.list(&ListParams::default()).await?.items) {
+        remove(api, &name).await?;
+    }
+    Ok(())
+}
+
+/// The logs of all controllers that there were, each with when it was written last.
+fn controllers(folder: &Path) -> impl Iterator<Item = (std::time::SystemTime, PathBuf)> {
+    let below =
+        |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let logs = below(folder.into()).flat_map(below).map(|path| path.join("log"));
+    logs.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
 }
 
 /// Installs what the manual says, as `kubectl apply` would.
@@ -153,7 +191,7 @@ async fn heartbeats(client: Client) {
     loop {
         let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
         for name in nodes.into_iter().flat_map(|nodes| names(nodes.items)) {
-            let now = k8s_openapi::jiff::Timestamp::now().to_string();
+            let now = MicroTime(Timestamp::now());
             let lease = json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": name },
                 "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now },

@@ -11,7 +11,6 @@ use rds_csi_integration::driver::{Controller, Settings, Volume};
 use rds_csi_integration::rig::eventually;
 use rds_csi_integration::simulator::{Options, Simulator, keys};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::agent::Agent;
 use crate::plane::{NAMESPACE, PATIENCE, Plane, make, remove};
@@ -29,7 +28,7 @@ pub(crate) struct Site<'plane> {
     agents_port: u16,
     key: PathBuf,
     known_hosts: PathBuf,
-    folder: TempDir,
+    folder: PathBuf,
 }
 
 /// A controller, with its own way to the API server.
@@ -51,8 +50,9 @@ pub(crate) struct Claimed {
 impl<'plane> Site<'plane> {
     /// With nodes of these names, which are ready and have agents.
     pub(crate) async fn start(plane: &'plane Plane, nodes: &[&str]) -> Result<Self> {
-        let folder = tempfile::tempdir_in(plane.folder())?;
-        let (key, known_hosts) = (folder.path().join("key"), folder.path().join("known_hosts"));
+        plane.clear().await?;
+        let folder = plane.folder()?;
+        let (key, known_hosts) = (folder.join("key"), folder.join("known_hosts"));
         let public = keys::load_or_create(&key)?.public_key().to_openssh()?;
         let simulator = Simulator::start(Options::in_memory(&public)?).await?;
         std::fs::write(&known_hosts, simulator.known_hosts())?;
@@ -114,7 +114,7 @@ impl<'plane> Site<'plane> {
 
     pub(crate) async fn replica_with(&self, name: &str, flags: &[&str]) -> Result<Replica> {
         let proxy = Proxy::before(self.plane.address()?).await?;
-        let folder = self.folder.path().join(name);
+        let folder = self.folder.join(name);
         std::fs::create_dir_all(&folder)?;
         let kubeconfig = folder.join("kubeconfig");
         self.plane.kubeconfig(&kubeconfig, proxy.address)?;
@@ -122,6 +122,8 @@ impl<'plane> Site<'plane> {
             format!("--kubernetes={}", kubeconfig.display()),
             format!("--pod-namespace={NAMESPACE}"),
             format!("--pod-name={name}"),
+            "--node-agent-pods=app=rds-csi-node-agent".into(),
+            format!("--node-agent-port={}", self.agents_port),
         ];
         own.extend(flags.iter().map(ToString::to_string));
         let settings = Settings {
@@ -130,7 +132,7 @@ impl<'plane> Site<'plane> {
             known_hosts: self.known_hosts.clone(),
             portal: "10.77.0.1".into(),
             fence: "acl",
-            agents: self.agents.iter().map(|(node, agent)| (node.clone(), agent.address)).collect(),
+            agents: vec![],
             identity: Some(self.plane.controller.clone()),
             otlp_endpoint: None,
             cluster: "rig",
@@ -275,14 +277,9 @@ impl<'plane> Site<'plane> {
     }
 
     pub(crate) async fn end_with_leftovers(self) -> Result<()> {
-        let pods = kube::Api::<Pod>::namespaced(self.plane.client(), NAMESPACE);
-        for pod in pods.list(&ListParams::default()).await? {
-            remove(&pods, &pod.metadata.name.unwrap_or_default()).await?;
-        }
-        let nodes = self.plane.all::<Node>();
-        for node in nodes.list(&ListParams::default()).await? {
-            remove(&nodes, &node.metadata.name.unwrap_or_default()).await?;
-        }
+        let claims = self.plane.here::<PersistentVolumeClaim>().list(&ListParams::default()).await?;
+        ensure!(claims.items.is_empty(), "claims are left");
+        self.plane.clear().await?;
         let state = self.simulator.state()?;
         ensure!(state.disks.is_empty(), "left on the array: {:#?}", state.disks);
         Ok(self.simulator.stop().await?)
