@@ -2,6 +2,7 @@
 //!
 //! The array is changed before the record: cut off in between, the node still counts as a holder, and the repeat goes on.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
@@ -107,12 +108,21 @@ pub(crate) async fn let_go(
     leaving: &[NodeName],
     now: SystemTime,
 ) -> Result<(), Error> {
-    let Parties { fence, ledger, .. } = *parties;
+    let Parties { array, fence, ledger, .. } = *parties;
     let (left, ended) = decide::settle(&record, leaving, now);
-    let release = asked(parties, id, leaving, left.nodes().count()).await?;
-    // Without a fence every host may connect as long as the volume is there.
-    if fence != Fence::None {
-        shut_out(parties, release, id, &admitted(fence, &record), &admitted(fence, &left)).await?;
+    let mut revision = revision;
+    let (before, after) = (admitted(fence, &record), admitted(fence, &left));
+    match asked(parties, id, leaving, left.nodes().count()).await? {
+        // Every host may connect as long as the volume is there.
+        Release::Clean if fence == Fence::None => {}
+        Release::Clean => gone_or(array.dismiss(id, &before, &after).await)?,
+        Release::BehindFence(silent) => {
+            let name = name(array, id).await?;
+            // Nodes take their time to say nothing. Under this name the array lets in whom this record names and nobody who
+            // was let in meanwhile, if it is still the record now.
+            revision = ledger.replace(id, revision, record).await?;
+            cut(parties, id, name, silent, &before, &after).await?;
+        }
     }
     ledger.replace(id, revision, left).await?;
     if let Some(event) = ended {
@@ -148,9 +158,13 @@ pub(crate) async fn forget(
         return Ok(());
     }
     match array.volume(id).await {
-        Ok(Volume { export: Export::Hosts(present), .. }) if present.contains(&host) => {
+        Ok(Volume { export: Export::Hosts(present), nqn, .. }) if present.contains(&host) => {
             let left = Export::to_hosts(present.iter().filter(|other| **other != host).cloned());
-            shut_out(parties, release, id, &Export::Hosts(present), &left).await
+            let before = Export::Hosts(present);
+            match release {
+                Release::Clean => Ok(gone_or(array.dismiss(id, &before, &left).await)?),
+                Release::BehindFence(silent) => cut(parties, id, Some(nqn), silent, &before, &left).await,
+            }
         }
         // It may be connected like any other. To cut it off would cut off all of them.
         Ok(Volume { export: Export::AnyHost, .. }) if release != Release::Clean => {
@@ -184,27 +198,29 @@ async fn asked(
         .map_err(|source| Error::Refused { id: id.clone(), source })
 }
 
-/// Takes nodes off the array's list by their word, or behind a fence.
-async fn shut_out(
+/// What the volume's export is called. None if the volume is gone.
+async fn name(array: &impl Array, id: &VolumeId) -> Result<Option<Nqn>, array::Error> {
+    match array.volume(id).await {
+        Ok(volume) => Ok(Some(volume.nqn)),
+        gone => gone_or(gone).map(|()| None),
+    }
+}
+
+/// Shuts silent nodes out of what the array calls so, and tells people.
+async fn cut(
     parties: &Parties<'_, impl Array, impl Ledger, impl Witness>,
-    release: Release,
     id: &VolumeId,
+    name: Option<Nqn>,
+    silent: BTreeMap<NodeName, String>,
     before: &Export,
-    left: &Export,
+    after: &Export,
 ) -> Result<(), Error> {
     let Parties { array, ledger, .. } = *parties;
-    match release {
-        Release::Clean => gone_or(array.dismiss(id, before, left).await)?,
-        Release::BehindFence(silent) => {
-            // As it is called now: nobody is let in before the record says that these are out.
-            match array.volume(id).await {
-                Ok(Volume { nqn, .. }) => gone_or(array.fence(id, &nqn, before, left).await)?,
-                gone => gone_or(gone)?,
-            }
-            for (node, why) in silent {
-                ledger.tell(id, &Event::Fenced { node, why });
-            }
-        }
+    if let Some(name) = name {
+        gone_or(array.fence(id, &name, before, after).await)?;
+    }
+    for (node, why) in silent {
+        ledger.tell(id, &Event::Fenced { node, why });
     }
     Ok(())
 }

@@ -228,8 +228,9 @@ pub fn lost<'a>(record: &'a Record, facts: &'a Facts) -> impl Iterator<Item = &'
 
 /// Whether nodes that hold a volume may let it go, given what is known of them.
 ///
-/// A node's own word is its agent's, or else its kubelet's. An agent that says 'in use' is believed before everybody. Whether
-/// a fence helps depends on how many others keep the volume.
+/// A node's own word is its agent's, or else its kubelet's. An agent that says 'in use' is believed before everybody, and so is
+/// the kubelet of a ready node whose agent is away: there is somebody to unmount it. Whether a fence helps depends on how many
+/// others keep the volume.
 pub fn release(
     leaving: BTreeMap<NodeName, Leaving>,
     fence: Fence,
@@ -242,6 +243,10 @@ pub fn release(
             Testimony::Gone => {}
             Testimony::InUse(what) => return Err(Refusal::InUse { node, what }),
             Testimony::Silent(_) | Testimony::Unasked(_) if unused => {}
+            Testimony::Silent(why) | Testimony::Unasked(why) if seen == Node::Ready(Reported::InUse) => {
+                let what = format!("its kubelet says so, and its agent does not answer ({why})");
+                return Err(Refusal::InUse { node, what });
+            }
             Testimony::Unasked(why) => unasked = Some(Refusal::Unasked { node, why }),
             Testimony::Silent(why) => {
                 silent.insert(node, why);

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::time::SystemTime;
 
 use rds_csi_api::{AccessMode, Bytes, Portal};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::array::fake::{FakeArray, Fault};
@@ -15,6 +16,7 @@ use crate::attachments::{
     Attachment, Authority, Claim, Herald, Record, Rights, Second, Shape, Standalone, Store, Testimony,
 };
 use crate::delete::{self, delete};
+use crate::node_agents::Link;
 use crate::node_agents::fake::FakeNodes;
 use crate::publish::{self, publish};
 
@@ -464,4 +466,54 @@ async fn without_records_and_a_fence_a_silent_node_still_counts_as_connected() {
     detach("w1").await.unwrap();
     world.array.delete(&world.id, IfOpen::GoOn).await.unwrap();
     detach("w1").await.unwrap();
+}
+
+/// A node that takes its time to say nothing.
+#[derive(Default)]
+struct Slow {
+    asked: Notify,
+    over: Notify,
+}
+
+impl Witness for Slow {
+    fn named(&self) -> Vec<NodeName> {
+        Vec::new()
+    }
+
+    fn knows(&self, _: &NodeName) -> bool {
+        true
+    }
+
+    async fn testify(&self, _: &NodeName, _: &VolumeId, _: &Nqn) -> Testimony {
+        self.asked.notify_one();
+        self.over.notified().await;
+        Testimony::Silent("no answer".into())
+    }
+
+    async fn link(&self, _: &NodeName, _: &VolumeId, _: &Nqn) -> Link {
+        Link::Unknown("no answer".into())
+    }
+}
+
+/// Another replica was quicker, and the volume is elsewhere by now.
+#[tokio::test]
+async fn a_detach_that_comes_late_cuts_off_nobody_who_was_let_in_meanwhile() {
+    for fence in [Fence::Acl, Fence::Epoch] {
+        let (world, slow) = (World::new(fence).await, Slow::default());
+        let first = world.attach("w1").await.unwrap();
+        let parties = Parties { array: &world.array, fence, ledger: &world.ledger, nodes: &slow };
+        let late = unpublish(&parties, world.id.clone(), From::Node(node("w1")), NOW);
+        let meanwhile = async {
+            slow.asked.notified().await;
+            world.detach(From::Node(node("w1"))).await.unwrap();
+            let second = world.attach("w2").await.unwrap();
+            assert_ne!(second.nqn, first.nqn);
+            slow.over.notify_one();
+            (second.nqn, world.export())
+        };
+        let (refused, (name, export)) = tokio::join!(late, meanwhile);
+        assert_eq!(refused.unwrap_err(), Error::Store(store::Error::Changed(world.id.clone())));
+        assert_eq!((world.array.volumes()[0].nqn.clone(), world.export()), (name, export));
+        assert_eq!((world.array.fences(), world.holders().await), (1, vec!["w2".to_owned()]));
+    }
 }

@@ -149,12 +149,14 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
     let unused = [Node::Ready(Reported::NotInUse), Node::NotReady(Reported::NotInUse)];
     let may_write = [
         unknown,
-        Node::Ready(Reported::InUse),
         Node::NotReady(Reported::InUse),
         Node::NotReady(Reported::Nothing),
         Node::OutOfService,
         Node::Gone,
     ];
+    let used = Node::Ready(Reported::InUse);
+    let told = format!("its kubelet says so, and its agent does not answer ({why})");
+    let refused_by_kubelet = Err(Refusal::InUse { node: node("w1"), what: told });
     let mut table = Vec::new();
     for (fence, staying) in Fence::ALL.into_iter().flat_map(|fence| [(fence, 0), (fence, 1)]) {
         let mut row = |testimony, seen, expected| table.push((testimony, seen, fence, staying, expected));
@@ -167,7 +169,9 @@ fn a_node_leaves_by_its_own_word_or_behind_a_fence() {
             row(&silent, seen, clean.clone());
             row(&unasked, seen, clean.clone());
         }
-        for seen in may_write.into_iter().chain(unused) {
+        row(&silent, used, refused_by_kubelet.clone());
+        row(&unasked, used, refused_by_kubelet.clone());
+        for seen in may_write.into_iter().chain(unused).chain([used]) {
             row(&gone, seen, clean.clone());
             row(&in_use, seen, refused_as_used.clone());
         }
