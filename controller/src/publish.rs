@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::time::SystemTime;
 
 use rds_csi_api::serve::telemetry;
-use rds_csi_api::{Failure, Kind, NodeName, Portal, PublishContext, ReconnectPolicy, VolumeId};
+use rds_csi_api::{Failure, Kind, NodeName, Nqn, Portal, PublishContext, ReconnectPolicy, VolumeId};
 
 use crate::array::{self, Array, Export};
 use crate::attachments::decide::{self, Claim, Fence, Publish, Refusal};
@@ -16,7 +16,7 @@ use crate::attachments::herald::Event;
 use crate::attachments::record::Migration;
 use crate::attachments::store::{self, Store, Stored};
 use crate::attachments::{Ledger, Parties, Record};
-use crate::node_agents::Witness;
+use crate::node_agents::{Link, Witness};
 use crate::unpublish::{self, clear};
 
 /// A node's wish to hold a volume.
@@ -115,6 +115,12 @@ pub async fn publish(
     if fence == Fence::Epoch && is_new && before.is_empty() && array.volume(&id).await?.export != Export::Off
     {
         return Err(array::Error::Open(id).into());
+    }
+    // The export keeps a name that others know: what the node still tries to get back under it would be let in, too.
+    let shares = is_new && !before.is_empty() && fence == Fence::Acl;
+    if shares && nodes.link(&node, &id, &Nqn::of_volume(&id)).await == Link::Broken {
+        let source = Refusal::Reconnecting { node: node.clone() };
+        return Err(Error::Refused { id, node, source });
     }
     let record = match decision {
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),

@@ -73,6 +73,15 @@ pub enum Refusal {
         /// By what.
         what: String,
     },
+    /// Under the name that stays, the node has a connection that it was cut off from.
+    #[error(
+        "node {node} still has a connection of the volume from before, and its array would let it in again with whatever the \
+         node holds back: it ends when the volume is unstaged there, or the node restarts"
+    )]
+    Reconnecting {
+        /// The node.
+        node: NodeName,
+    },
     /// The node did not get to say.
     #[error(
         "node {node} did not say whether it still uses the volume, and not because it is down, so it is not shut out \
@@ -111,6 +120,7 @@ impl Refusal {
             Self::Differs { .. }
             | Self::SharedFilesystem
             | Self::InUse { .. }
+            | Self::Reconnecting { .. }
             | Self::Unasked { .. }
             | Self::Unfenced { .. } => false,
         }
@@ -128,7 +138,7 @@ impl Failure for Refusal {
             Self::Differs { .. } => Kind::Conflict,
             Self::SharedFilesystem => Kind::Invalid,
             Self::InUse { .. } => Kind::InUse,
-            Self::Unasked { .. } => Kind::Unreachable,
+            Self::Unasked { .. } | Self::Reconnecting { .. } => Kind::Unreachable,
         }
     }
 }

@@ -279,3 +279,25 @@ fn a_node_is_told_a_policy_only_if_it_changed() {
         assert_eq!(changed(told, now), expected, "{told:?} {now:?}");
     }
 }
+
+#[tokio::test]
+async fn a_node_that_was_fenced_joins_nobody_before_its_old_connection_has_ended() {
+    let world = World::migrating().await;
+    world.detach("w2", Duration::ZERO).await.unwrap();
+    assert!(world.array.fences() == 1 && world.admits(&["w1"]));
+    world.nodes.connected(&node("w2"), Link::Broken);
+    let refused = world.attach("w2").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unreachable);
+    assert!(rds_csi_api::status::chain(&refused).contains("holds back"), "{refused}");
+    assert!(world.admits(&["w1"]) && world.holders().await == ["w1"]);
+    world.nodes.connected(&node("w2"), Link::Unused);
+    world.attach("w2").await.unwrap();
+    assert!(world.admits(&["w1", "w2"]));
+    // Alone it is let in under another name, which the old connection does not know.
+    for name in ["w1", "w2"] {
+        world.detach(name, Duration::ZERO).await.unwrap();
+    }
+    world.nodes.connected(&node("w2"), Link::Broken);
+    let told = world.attach("w2").await.unwrap();
+    assert_ne!(told.nqn, Nqn::of_volume(&world.id));
+}
