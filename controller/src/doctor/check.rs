@@ -179,9 +179,11 @@ impl Check {
                 "the array takes as many SSH sessions as --array-sessions, and some for people",
                 "lower --array-sessions, or /ip/service/set ssh max-sessions=20",
             ),
-            Self::Functions => {
-                ("script-functions", "scripts have functions with named arguments", MEND_UPDATE)
-            }
+            Self::Functions => (
+                "script-functions",
+                "scripts have functions with named arguments, and cut and split texts",
+                MEND_UPDATE,
+            ),
             Self::Interpolation => {
                 ("interpolation", "a variable in a text stands for its value, in a pattern too", MEND_UPDATE)
             }
@@ -193,9 +195,11 @@ impl Check {
             Self::Quoting => {
                 ("quoting", "a quoted text comes back as it was sent, whatever is in it", MEND_UPDATE)
             }
-            Self::Patterns => {
-                ("patterns", "a pattern is a regular expression, and \\. is a dot in it", MEND_UPDATE)
-            }
+            Self::Patterns => (
+                "patterns",
+                "a pattern is a regular expression, with \\. for a dot and [^/] for what is no slash",
+                MEND_UPDATE,
+            ),
             Self::LongLines => (
                 "long-lines",
                 "a command as long as --array-line-limit allows arrives whole",

@@ -109,8 +109,11 @@ pub(super) async fn abilities(x: &mut Examination) -> Result<(), Stopped> {
     sessions(x).await;
     x.go_on()?;
 
-    let functions = x.ask(":local twice do={:put ($a . $a)}; $twice a=\"x\"").await;
-    x.may(Check::Functions, judged(functions, |said| said == "xx"));
+    // What is cut where nothing is left is empty, and what is split at its commas reads as lists do.
+    let functions = ":local twice do={:put ($a . $a)}; $twice a=\"x\"; :put [:len [:pick \"abc\" 2 1]]; \
+                     :put [:tostr [:toarray \"a,b\"]]";
+    let functions = x.ask(functions).await;
+    x.may(Check::Functions, judged(functions, |said| said == "xx\n0\na;b"));
     let value = x.ask(":local a \"x.y\"; :put \"$a/z\"; :put (\"x.y/z\" ~ \"^$a/z\\$\")").await;
     x.may(Check::Interpolation, judged(value, |said| said == "x.y/z\ntrue"));
     let printable: String = ('!'..='~').chain(" .".chars()).collect();
@@ -120,8 +123,11 @@ pub(super) async fn abilities(x: &mut Examination) -> Result<(), Stopped> {
     let expected = format!("{printable}\n{}", control.len());
     x.may(Check::Quoting, judged(came_back, |said| said == expected));
     let pattern = quote(format!("^{}( |$)", literally("pvc-a.b")));
-    let matched = x.ask(&format!(":put (\"pvc-a.b x\" ~ {pattern}); :put (\"pvc-aXb x\" ~ {pattern})")).await;
-    x.may(Check::Patterns, judged(matched, |said| said == "true\nfalse"));
+    let matched = format!(
+        ":put (\"pvc-a.b x\" ~ {pattern}); :put (\"pvc-aXb x\" ~ {pattern}); :put (\"a/b\" ~ \"^[^/]+\\$\")"
+    );
+    let matched = x.ask(&matched).await;
+    x.may(Check::Patterns, judged(matched, |said| said == "true\nfalse\nfalse"));
     let long = x.config.ssh.line_limit.saturating_sub(FRAME);
     let counted = x.ask(&format!(":put [:len {}]", quote("x".repeat(long)))).await;
     let counted = judged(counted, |said| said == long.to_string());

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cuts;
+mod fences;
 mod found;
 mod interleaved;
 mod races;

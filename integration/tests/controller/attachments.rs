@@ -185,6 +185,48 @@ async fn without_a_fence_a_node_that_does_not_answer_keeps_the_volume() {
 }
 
 /// Its record may be lost, and the array cannot tell: every host may reach it always.
+/// The name travels with each attach; while nobody holds the volume nobody is let in at all.
+#[tokio::test]
+async fn behind_the_fence_epoch_a_volume_goes_on_under_another_name() {
+    let (world, mut agents) = with_agents("epoch", 3).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    let first = volume.volume_context["nqn"].clone();
+    let mut expected = first.clone();
+    for (number, node) in (2..).zip(["w1", "w2"]) {
+        let told = world.publish(&volume, node, filesystem()).await.unwrap().publish_context;
+        assert_eq!((&told["nqn"], disk(&world).nqn()), (&expected, expected.clone()));
+        assert!(disk(&world).nvme_tcp_export && disk(&world).nvme_tcp_server_allow_host_name.is_empty());
+        assert_eq!(world.publish(&volume, node, filesystem()).await.unwrap().publish_context, told);
+        drop(agents.remove(0));
+        world.unpublish(&volume, node).await.unwrap();
+        expected = format!("{first}:e{number}");
+        assert!(!disk(&world).nvme_tcp_export && disk(&world).nqn() == expected, "{:?}", disk(&world));
+        world.unpublish(&volume, node).await.unwrap();
+        assert_eq!(disk(&world).nqn(), expected, "a repeat fences nobody");
+    }
+    // By its own word a node goes without a fence.
+    world.publish(&volume, "w3", filesystem()).await.unwrap();
+    world.unpublish(&volume, "w3").await.unwrap();
+    assert_eq!((disk(&world).nqn(), disk(&world).nvme_tcp_export), (expected, false));
+    assert_eq!(world.create(wanted("a", GIB)).await.unwrap().volume_id, volume.volume_id);
+    world.delete(&volume.volume_id).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn behind_the_fence_epoch_an_open_export_without_a_record_lets_nobody_join() {
+    let (world, _agents) = with_agents("epoch", 2).await;
+    let volume = world.create(wanted("a", GIB)).await.unwrap();
+    world.publish(&volume, "w1", filesystem()).await.unwrap();
+    let world = world.restart_with("epoch").await;
+    for node in ["w1", "w2"] {
+        let refused = world.publish(&volume, node, filesystem()).await;
+        assert_refused(refused, Code::FailedPrecondition, "open to every host");
+    }
+    assert_refused(world.delete(&volume.volume_id).await, Code::FailedPrecondition, "every host may reach");
+    world.end_with_leftovers().await;
+}
+
 #[tokio::test]
 async fn without_a_fence_a_volume_is_deleted_by_the_word_of_the_nodes_and_in_one_command() {
     let (world, agents) = with_agents("none", 2).await;

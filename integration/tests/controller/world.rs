@@ -114,9 +114,14 @@ impl World {
 
     /// Ends the controller, and starts another in its place.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with("acl").await
+    }
+
+    /// The same, with that fence.
+    pub(crate) async fn restart_with(self, fence: &'static str) -> Self {
         let Self { simulator, controller, site } = self;
         controller.stop().await.unwrap();
-        let controller = self::controller(&site, |_| {}).await;
+        let controller = self::controller(&site, |settings| settings.fence = fence).await;
         is_connected(&controller).await;
         Self { simulator, controller, site }
     }

@@ -97,6 +97,7 @@ pub(super) enum Function {
     Len,
     ToStr,
     ToNum,
+    ToArray,
     TypeOf,
     Pick,
     Find,

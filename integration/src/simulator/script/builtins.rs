@@ -19,6 +19,7 @@ pub(super) fn call(
         Function::Len => Value::Number(i64::try_from(first.length()).unwrap_or(i64::MAX)),
         Function::ToStr => Value::Text(first.to_string()),
         Function::ToNum => first.as_number().map_or(Value::Nothing, Value::Number),
+        Function::ToArray => to_array(first),
         Function::TypeOf => Value::text(first.type_name()),
         Function::Pick => pick(first, argument(1), argument(2))?,
         Function::Find => find(first, argument(1), argument(2)),
@@ -26,6 +27,14 @@ pub(super) fn call(
             Value::Text(json::serialize(first, numbers, to_json.unwrap_or(JsonOptions::ConvertText)))
         }
     })
+}
+
+/// `:toarray`: what stands between the commas of a text.
+fn to_array(value: &Value) -> Value {
+    match value {
+        Value::Nothing | Value::Array(_) => value.clone(),
+        other => Value::list(other.to_string().split(',').filter(|part| !part.is_empty()).map(Value::text)),
+    }
 }
 
 /// `:pick from start end`: one element if there is no end, else those from start up to before the end.

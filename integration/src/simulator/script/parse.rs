@@ -304,6 +304,7 @@ fn function(name: &str) -> Option<Function> {
         "len" => Function::Len,
         "tostr" => Function::ToStr,
         "tonum" => Function::ToNum,
+        "toarray" => Function::ToArray,
         "typeof" => Function::TypeOf,
         "pick" => Function::Pick,
         "find" => Function::Find,
@@ -318,7 +319,7 @@ impl Function {
     fn arity(self) -> usize {
         match self {
             Self::Nothing => 0,
-            Self::Len | Self::ToStr | Self::ToNum | Self::TypeOf | Self::Serialize => 1,
+            Self::Len | Self::ToStr | Self::ToNum | Self::ToArray | Self::TypeOf | Self::Serialize => 1,
             Self::Pick | Self::Find => 3,
         }
     }

@@ -115,7 +115,7 @@ macro_rules! hosts {
     };
 }
 
-/// Stops if the disk `$ours` is exported to somebody whom `$known` does not match: a list that reads otherwise than expected
+/// Leaves the list of hosts in `$named`, and stops if the disk `$ours` is exported to somebody whom `$known` does not match: a list that reads otherwise than expected
 /// is one of strangers. The comma before the list lets an expression say what it thinks of an empty one. While the export is
 /// off its list means nothing.
 macro_rules! known_or_stop {
@@ -132,15 +132,13 @@ macro_rules! known_or_stop {
     };
 }
 
-/// Exports the disk `$ours` to `$hosts`, unless it is so: setting a property to what it is may tear the export down on the
-/// device. List and switch are set by one command, and none sets the list alone: whatever another line does in between, an
-/// export is never on with a list that was not meant for it.
+/// Exports the disk `$ours` to `$hosts`, unless it is so by `$named`: setting a property to what it is may tear the export down
+/// on the device. A list that is kept as an array reads otherwise than it was set. List and switch are set by one command, and
+/// none sets the list alone: whatever another line does in between, an export is never on with a list that was not meant for it.
 macro_rules! open {
     () => {
         concat!(
-            ":if (",
-            hosts!("$ours"),
-            "!=$hosts || ",
+            ":if (($named!=$hosts && $named!=[:tostr [:toarray $hosts]]) || ",
             disks!("slot=$volume nvme-tcp-export=yes"),
             "=0) ",
             "do={/disk set $ours nvme-tcp-server-allow-host-name=$hosts nvme-tcp-export=yes}"
