@@ -43,7 +43,16 @@ pub struct Driver<'rig> {
 impl<'rig> Driver<'rig> {
     /// Runs a test with the driver, and stops it.
     pub async fn on(rig: &'rig Rig, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
-        let driver = Self::start(rig).await?;
+        Self::fenced_by(rig, "acl", test).await
+    }
+
+    /// The same with that fence.
+    pub async fn fenced_by(
+        rig: &'rig Rig,
+        fence: &'static str,
+        test: impl AsyncFnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
+        let driver = Self::start_as(rig, fence, &[]).await?;
         let tested = test(&driver).await;
         let stopped = driver.stop().await;
         tested.and(stopped)
@@ -59,6 +68,10 @@ impl<'rig> Driver<'rig> {
 
     /// As [`Self::start`], with arguments for the controller and for the agents beside those that they have here.
     pub async fn start_with(rig: &'rig Rig, more: &[&str]) -> Result<Self> {
+        Self::start_as(rig, "acl", more).await
+    }
+
+    async fn start_as(rig: &'rig Rig, fence: &'static str, more: &[&str]) -> Result<Self> {
         let collector = Collector::start().await?;
         let endpoint = format!("http://{HOST}:{}", collector.port());
         for worker in rig.workers() {
@@ -69,6 +82,7 @@ impl<'rig> Driver<'rig> {
         let controller = Controller::start(
             &rig.controller_directory(),
             &Settings {
+                fence,
                 otlp_endpoint: Some(format!("http://127.0.0.1:{}", collector.port())),
                 flags: more.iter().map(ToString::to_string).collect(),
                 ..Settings::of(rig, &identity)

@@ -36,7 +36,7 @@ pub struct Settings {
     pub known_hosts: PathBuf,
     /// The address that nodes connect to.
     pub portal: String,
-    /// `none` or `acl`.
+    /// `none`, `acl` or `epoch`.
     pub fence: &'static str,
     /// Nodes and where their agents answer.
     pub agents: Vec<(String, SocketAddr)>,

@@ -32,6 +32,9 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(15);
 /// The file in a guest's directory that says where its requests go.
 const CONTROL: &str = "control";
 
+/// The link that requests come by.
+pub(super) const MANAGEMENT: &str = "management";
+
 /// A microVM: storage guest or worker.
 #[derive(Debug)]
 pub struct Guest {
@@ -102,7 +105,7 @@ impl Guest {
         self.qmp("cont", json!({})).await
     }
 
-    /// Pulls a data link's cable, or plugs it in.
+    /// Pulls a link's cable, or plugs it in.
     pub(super) async fn set_link(&self, link: &str, cable: Cable) -> Result<()> {
         self.qmp("set_link", json!({ "name": link, "up": cable == Cable::Plugged })).await
     }
@@ -260,7 +263,7 @@ impl Guest {
     }
 }
 
-/// A data link's state.
+/// A link's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cable {
     Plugged,

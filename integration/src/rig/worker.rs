@@ -7,7 +7,7 @@ use tokio::time;
 
 use super::{
     Output, Target,
-    guest::{Cable, Guest},
+    guest::{Cable, Guest, MANAGEMENT},
     protocol::{Exit, Process},
 };
 use crate::certificates::{Authority, Identity, NODE_AGENT};
@@ -96,6 +96,18 @@ impl Worker {
         self.guest.set_link(&self.link(), Cable::Pulled).await
     }
 
+    /// Pulls every cable: neither the array nor anybody else reaches the node, which runs on.
+    pub async fn isolate(&self) -> Result<()> {
+        self.guest.set_link(MANAGEMENT, Cable::Pulled).await?;
+        self.cut_network().await
+    }
+
+    /// Plugs every cable in again.
+    pub async fn rejoin(&self) -> Result<()> {
+        self.guest.set_link(MANAGEMENT, Cable::Plugged).await?;
+        self.restore_network().await
+    }
+
     /// Plugs the cable in again.
     pub async fn restore_network(&self) -> Result<()> {
         self.guest.set_link(&self.link(), Cable::Plugged).await
@@ -164,14 +176,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Undoes what a test that failed may have done to the node: it is on, not frozen, its cable is plugged in, and no
-    /// agent runs.
+    /// Undoes what a test that failed may have done to the node: it is on, not frozen, its cables are plugged in, and
+    /// no agent runs.
     pub async fn recover(&self) -> Result<()> {
         if !self.guest.is_on() {
             self.boot().await?;
         }
         self.resume().await?;
-        self.restore_network().await?;
+        self.rejoin().await?;
         if self.processes().await?.iter().any(|process| process.command.starts_with(AGENT_PROGRAM)) {
             self.kill_agent().await?;
         }

@@ -7,6 +7,7 @@ mod data;
 mod doctor;
 mod earlier;
 mod failures;
+mod fences;
 mod foreign;
 mod growth;
 mod health;
@@ -119,6 +120,30 @@ fn main() -> ExitCode {
         .test(
             "a_dead_node_is_fenced_before_its_volume_moves",
             failures::a_dead_node_is_fenced_before_its_volume_moves,
+        )
+        .test(
+            "a_paused_node_behind_acl_writes_nothing_when_it_wakes",
+            fences::a_paused_node_behind_acl_writes_nothing_when_it_wakes,
+        )
+        .test(
+            "a_paused_node_behind_epoch_writes_nothing_when_it_wakes",
+            fences::a_paused_node_behind_epoch_writes_nothing_when_it_wakes,
+        )
+        .test(
+            "a_node_cut_off_behind_acl_writes_nothing_when_it_is_back",
+            fences::a_node_cut_off_behind_acl_writes_nothing_when_it_is_back,
+        )
+        .test(
+            "a_node_cut_off_behind_epoch_writes_nothing_when_it_is_back",
+            fences::a_node_cut_off_behind_epoch_writes_nothing_when_it_is_back,
+        )
+        .test(
+            "a_survivor_goes_on_writing_through_a_fence",
+            fences::a_survivor_goes_on_writing_through_a_fence,
+        )
+        .test(
+            "without_a_fence_a_silent_node_keeps_its_volume",
+            fences::without_a_fence_a_silent_node_keeps_its_volume,
         )
         .test(
             "paths_outside_the_kubelet_directory_are_refused",
