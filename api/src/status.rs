@@ -39,11 +39,13 @@ pub enum Rpc {
     AgentGetVolume,
     AgentWatchEvents,
     AgentResetBreaker,
+    AgentSetReconnectPolicy,
+    AgentDetach,
 }
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
@@ -73,6 +75,8 @@ impl Rpc {
         Self::AgentGetVolume,
         Self::AgentWatchEvents,
         Self::AgentResetBreaker,
+        Self::AgentSetReconnectPolicy,
+        Self::AgentDetach,
     ];
 
     /// Whether the call changes nothing: its success is no outcome that anybody waits for in a log.
@@ -132,6 +136,8 @@ impl Rpc {
             Self::AgentGetVolume => (AGENT, "GetVolume"),
             Self::AgentWatchEvents => (AGENT, "WatchEvents"),
             Self::AgentResetBreaker => (AGENT, "ResetBreaker"),
+            Self::AgentSetReconnectPolicy => (AGENT, "SetReconnectPolicy"),
+            Self::AgentDetach => (AGENT, "Detach"),
         }
     }
 }

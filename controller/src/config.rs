@@ -15,7 +15,7 @@ use clap::Parser;
 use rds_csi_api::serve::telemetry::{self, LogFormat};
 use rds_csi_api::{BackendName, HealthCalls, NodeName};
 
-use crate::node_agents::{AgentAddress, Credentials, NodeAgents};
+use crate::node_agents::{AgentAddress, AgentNames, Credentials, NodeAgents};
 
 pub use array::{ArrayArgs, ArrayConfig, Arrays, BackendConfig};
 pub use fence::{Fencing, Release};
@@ -60,6 +60,15 @@ pub struct Args {
     /// Its key (PEM)
     #[arg(long, env = "RDS_CSI_AGENT_KEY", value_name = "PATH")]
     agent_key: Option<PathBuf>,
+    /// Whose an agent's certificate is: its node's (for NODE.rds-csi-node-agent), or one that all agents share (for
+    /// rds-csi-node-agent)
+    #[arg(
+        long,
+        env = "RDS_CSI_AGENT_CERTIFICATES",
+        value_name = "of-node|shared",
+        default_value = "of-node"
+    )]
+    agent_certificates: AgentNames,
 
     #[command(flatten)]
     kubernetes: KubernetesArgs,
@@ -176,6 +185,7 @@ impl TryFrom<Args> for Config {
             agent_ca,
             agent_cert,
             agent_key,
+            agent_certificates,
             kubernetes,
             orphans,
             max_volumes_per_node,
@@ -201,6 +211,7 @@ impl TryFrom<Args> for Config {
                 ca: needed("--agent-ca", agent_ca)?,
                 certificate: needed("--agent-cert", agent_cert)?,
                 key: needed("--agent-key", agent_key)?,
+                names: agent_certificates,
             };
             NodeAgents::At(addresses, credentials)
         };

@@ -1,26 +1,33 @@
-//! Asks the agents of the nodes what they have of a volume. A node that does not answer has not said that it has nothing.
+//! Asks the agents of the nodes what they have of a volume, and tells them what to do. A node that does not answer has not said that it
+//! has nothing, nor that it did nothing.
 
+mod call;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod orders;
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
 use rds_csi_api::node_agent::{self as wire, Connection, GetVolumeRequest};
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{NodeName, Nqn, VolumeId, status};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use rds_csi_api::{NodeName, Nqn, VolumeId};
+use tonic::transport::Channel;
 
 use crate::attachments::Testimony;
 
-/// The name in every agent's certificate. Agents are told apart by their address, not by it.
-const SERVER_NAME: &str = "rds-csi-node-agent";
+pub use call::Unanswered;
+pub use orders::{Bookmark, Detached, Happened, Order, Watching};
+
+/// Who calls an agent.
+type Client = NodeAgentClient<Channel>;
+
+/// Of what a certificate is that an agent has.
+const AGENT: &str = "rds-csi-node-agent";
 
 /// How long an agent may take. It only reads /proc and /sys; the attacher gives a detach 15 s by default.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +104,39 @@ pub struct Credentials {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
+    /// The name in an agent's certificate.
+    pub names: AgentNames,
+}
+
+/// By which name an agent's certificate proves that it is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AgentNames {
+    /// `NODE.rds-csi-node-agent`: each agent has a certificate of its own, and none can speak for another node.
+    #[default]
+    OfNode,
+    /// `rds-csi-node-agent`: all have the same, and are told apart by their addresses only.
+    Shared,
+}
+
+impl AgentNames {
+    fn of(self, node: &NodeName) -> String {
+        match self {
+            Self::OfNode => format!("{node}.{AGENT}"),
+            Self::Shared => AGENT.into(),
+        }
+    }
+}
+
+impl FromStr for AgentNames {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        match text {
+            "of-node" => Ok(Self::OfNode),
+            "shared" => Ok(Self::Shared),
+            _ => Err(Malformed::new("agents' certificates", text, "give of-node or shared")),
+        }
+    }
 }
 
 /// The agents of the nodes that have one.
@@ -140,97 +180,24 @@ impl NodeAgents {
     /// Whether all of them could be called, as far as that can be told without calling.
     pub async fn check(&self) -> Result<(), Error> {
         if let Self::At(addresses, credentials) = self {
-            for authority in addresses.values() {
-                endpoint(authority, credentials).await?;
+            for (node, authority) in addresses {
+                call::endpoint(node, authority, credentials).await?;
             }
         }
         Ok(())
     }
 }
 
-async fn endpoint(authority: &str, credentials: &Credentials) -> Result<Endpoint, Error> {
-    let read = async |path: &Path| {
-        tokio::fs::read(path).await.map_err(|source| Error::File { path: path.into(), source })
-    };
-    let Credentials { ca, certificate, key } = credentials;
-    let tls = ClientTlsConfig::new()
-        .domain_name(SERVER_NAME)
-        .ca_certificate(Certificate::from_pem(read(ca).await?))
-        .identity(Identity::from_pem(read(certificate).await?, read(key).await?));
-    Endpoint::from_shared(format!("https://{authority}"))
-        .and_then(|endpoint| endpoint.tls_config(tls))
-        .map_err(|source| Error::Unusable { authority: authority.into(), source })
-}
-
-/// What came of a question.
-enum Reply {
-    /// The agent's answer: what it has of the volume, if anything.
-    Has(Option<wire::Volume>),
-    /// As [`Testimony::Silent`].
-    Silent(String),
-    /// As [`Testimony::Unasked`].
-    Unasked(String),
-}
-
-/// One question over one connection.
-async fn ask(endpoint: Endpoint, question: GetVolumeRequest) -> Reply {
-    let channel = match endpoint.connect().await {
-        Ok(channel) => channel,
-        Err(error) if is_of_tls(&error) => return Reply::Unasked(status::chain(&error)),
-        Err(error) => return Reply::Silent(status::chain(&error)),
-    };
-    match NodeAgentClient::new(channel).get_volume(question).await {
-        Ok(answer) => Reply::Has(answer.into_inner().volume),
-        Err(status) => failed(&status),
-    }
-}
-
-/// What a call means that failed once somebody was connected. Who answers is alive, and a fence would cut off a node that
-/// may be healthy. Only a status with a source was made on this side: then the connection broke, as it does if the agent
-/// refuses our certificate. If the agent has died meanwhile, the next question is not even connected.
-fn failed(status: &Status) -> Reply {
-    let broke = status.source().is_some();
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled if !broke => {
-            Reply::Silent(status::chain(status))
-        }
-        _ => Reply::Unasked(status::chain(status)),
-    }
-}
-
-/// Whether TLS is why there is no connection: the machine is there, and one side does not trust the other.
-fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
-}
-
 impl NodeAgents {
-    async fn question(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Reply {
-        let agent = match self {
-            Self::None => None,
-            Self::At(addresses, credentials) => addresses.get(node).map(|authority| (authority, credentials)),
-        };
-        let Some((authority, credentials)) = agent else {
-            return Reply::Silent("no --node-agent is given for it".into());
-        };
-        let endpoint = match endpoint(authority, credentials).await {
-            Ok(endpoint) => endpoint,
-            Err(error) => return Reply::Unasked(status::chain(&error)),
-        };
+    async fn question(
+        &self,
+        node: &NodeName,
+        volume: &VolumeId,
+        nqn: &Nqn,
+    ) -> Result<Option<wire::Volume>, Unanswered> {
         let question = GetVolumeRequest { volume_id: volume.to_string(), nqn: nqn.to_string() };
-        match tokio::time::timeout(DEADLINE, ask(endpoint, question)).await {
-            Ok(reply) => reply,
-            Err(_) => Reply::Silent(format!("no answer within {} s", DEADLINE.as_secs())),
-        }
+        let answer = self.ask(node, DEADLINE, async |mut agent| agent.get_volume(question).await).await?;
+        Ok(answer.volume)
     }
 }
 
@@ -255,16 +222,16 @@ impl Witness for NodeAgents {
             tracing::warn!(%node, %volume, "no --node-agent names the node, so it counts as one that does not answer");
         }
         match self.question(node, volume, nqn).await {
-            Reply::Has(volume) => testimony(volume.as_ref()),
-            Reply::Silent(why) => Testimony::Silent(why),
-            Reply::Unasked(why) => Testimony::Unasked(why),
+            Ok(volume) => testimony(volume.as_ref()),
+            Err(Unanswered::Silent { why, .. }) => Testimony::Silent(why),
+            Err(Unanswered::Unasked { why, .. } | Unanswered::Refused { why, .. }) => Testimony::Unasked(why),
         }
     }
 
     async fn link(&self, node: &NodeName, volume: &VolumeId, nqn: &Nqn) -> Link {
         match self.question(node, volume, nqn).await {
-            Reply::Has(volume) => link(volume.as_ref()),
-            Reply::Silent(why) | Reply::Unasked(why) => Link::Unknown(why),
+            Ok(volume) => link(volume.as_ref()),
+            Err(unanswered) => Link::Unknown(unanswered.why().into()),
         }
     }
 }
@@ -378,27 +345,6 @@ mod tests {
             assert_eq!(link(volume.as_ref()), expected, "{volume:?}");
         }
         assert!(matches!(link(Some(&staged(Connection::Unspecified))), Link::Unknown(_)));
-    }
-
-    #[test]
-    fn who_answers_with_an_error_is_alive_and_nobody_to_shut_out() {
-        for code in (0..=16).map(Code::from).filter(|code| *code != Code::Ok) {
-            let silent = matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
-            match failed(&Status::new(code, "why")) {
-                Reply::Silent(_) => assert!(silent, "{code:?}"),
-                Reply::Unasked(why) => assert!(!silent && why.contains("why"), "{code:?}"),
-                Reply::Has(_) => panic!("{code:?}"),
-            }
-        }
-        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
-        assert!(matches!(failed(&broken), Reply::Unasked(_)));
-    }
-
-    #[test]
-    fn a_fault_of_tls_is_found_beneath_what_wraps_it() {
-        let tls = std::io::Error::other(rustls::Error::DecryptError);
-        assert!(is_of_tls(&std::io::Error::other(tls)));
-        assert!(!is_of_tls(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
     }
 
     #[test]

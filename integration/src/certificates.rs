@@ -8,8 +8,13 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 /// The name in the controller's certificate, the only one that node agents answer.
 pub const CONTROLLER: &str = "rds-csi-controller";
 
-/// The name in the node agents' certificates.
+/// The name in a certificate that all node agents share; in one of a node's own the node's name stands before it.
 pub const NODE_AGENT: &str = "rds-csi-node-agent";
+
+/// The name in the certificate of a node's own agent.
+pub fn agent_of(node: &str) -> String {
+    format!("{node}.{NODE_AGENT}")
+}
 
 /// An authority, and the folder in which it leaves its certificates.
 pub struct Authority {
@@ -43,6 +48,12 @@ impl Authority {
     /// A certificate, and its key, for whoever goes by that DNS name.
     pub fn issue(&self, name: &str) -> anyhow::Result<Identity> {
         self.issue_for(name, &[name])
+    }
+
+    /// A certificate, and its key, for the agents of these nodes.
+    pub fn issue_for_agents(&self, nodes: &[&str]) -> anyhow::Result<Identity> {
+        let names: Vec<_> = nodes.iter().map(|node| agent_of(node)).collect();
+        self.issue_for(&nodes.join("-"), &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// A certificate, and its key, for whoever is reached by these DNS names and addresses; `name` is its file's.

@@ -257,7 +257,7 @@ impl<'rig> Driver<'rig> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(read(&identity.authority)?))
             .identity(TlsIdentity::from_pem(read(&identity.certificate)?, read(&identity.key)?))
-            .domain_name(certificates::NODE_AGENT);
+            .domain_name(certificates::agent_of(worker.name()));
         let endpoint = Endpoint::from_shared(format!("https://{}", worker.api_address()))?.tls_config(tls)?;
         Ok(NodeAgentClient::new(endpoint.connect_lazy()))
     }

@@ -1,4 +1,5 @@
-//! The internal API: what the controller asks a node about its volumes, and what it is told of them. It changes nothing.
+//! The internal API: what the controller asks a node about its volumes, and what it is told of them. Only its override changes what
+//! the node has of one.
 //!
 //! Mutual TLS lets in whoever has a certificate of the cluster's authority; of those only the controller is answered.
 
@@ -10,22 +11,30 @@ use futures_util::stream::{self, StreamExt as _};
 use rds_csi_api::node_agent::{self as wire, node_agent_server};
 use rds_csi_api::serve::call::{Call, Calls};
 use rds_csi_api::text::Malformed;
-use rds_csi_api::{Failure, Kind, Nqn, Rpc, VolumeId};
+use rds_csi_api::{Failure, Kind, Nqn, ReconnectPolicy, Rpc, VolumeId};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::breaker::Breakers;
+use crate::detach::{self, Detached, Order};
 use crate::events::{Ahead, Event, Events, Reader};
-use crate::host::{Holder, Host, ManagedNqn, NotManaged, Use};
+use crate::host::{self, Holder, Host, ManagedNqn, NotManaged, Target, Use};
 use crate::inspect::{self, Connection, Volume};
 use crate::reads;
-use crate::volumes::{self, Volumes};
+use crate::volumes::{self, Record, Volumes, record};
 
 mod caller;
+pub mod tls;
 
 /// Reading sysfs and /proc takes milliseconds; the controller waits for 5 s.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Ending a connection takes the kernel longer.
+const DETACH_TIME: Duration = Duration::from_mins(1);
+
+/// The longest word for who asks, and why.
+const LONGEST: usize = 1024;
 
 /// The service.
 #[derive(Debug)]
@@ -51,6 +60,12 @@ enum Error {
     Reads(#[from] reads::Error),
     #[error(transparent)]
     Ahead(#[from] Ahead),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error(transparent)]
+    Host(#[from] host::Error),
+    #[error(transparent)]
+    Detach(#[from] detach::Error),
 }
 
 impl Failure for Error {
@@ -61,6 +76,9 @@ impl Failure for Error {
             Self::Volumes(error) => error.kind(),
             Self::Reads(error) => error.kind(),
             Self::Ahead(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+            Self::Host(error) => error.kind(),
+            Self::Detach(error) => error.kind(),
         }
     }
 }
@@ -116,9 +134,7 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         let what = format!("volume {:?}", request.get_ref().volume_id);
         let answer = move || {
             let wire::GetVolumeRequest { volume_id, nqn } = request.into_inner();
-            let volume: VolumeId = volume_id.parse()?;
-            // An asker who means another volume than it says is told so, and nothing else.
-            ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
+            let (volume, _) = meant(&volumes, &volume_id, &nqn)?;
             let volume = inspect::one(&volumes, &volume)?.map(told);
             Ok::<_, Error>(wire::GetVolumeResponse { volume })
         };
@@ -161,6 +177,71 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
         };
         self.calls.run(Call::new(Rpc::AgentResetBreaker), answer).await
     }
+
+    async fn set_reconnect_policy(
+        &self,
+        request: Request<wire::SetReconnectPolicyRequest>,
+    ) -> Result<Response<wire::SetReconnectPolicyResponse>, Status> {
+        let rpc = Rpc::AgentSetReconnectPolicy;
+        self.check(rpc, &request).await?;
+        let wire::SetReconnectPolicyRequest { volume_id, nqn, policy } = request.into_inner();
+        let parsed = || {
+            let reconnect = ReconnectPolicy::parse(|key| policy.get(key).map(String::as_str))?;
+            Ok::<_, Error>((meant(&self.volumes, &volume_id, &nqn)?, reconnect))
+        };
+        let ((volume, nqn), reconnect) = match parsed() {
+            Ok(parsed) => parsed,
+            Err(error) => return self.calls.run(Call::new(rpc), async { Err(error) }).await,
+        };
+        let (volumes, id) = (Arc::clone(&self.volumes), volume.clone());
+        let change = move || {
+            let Some(record) = volumes.records.read(&volume)? else {
+                return Ok::<_, Error>(wire::SetReconnectPolicyResponse { kept: false });
+            };
+            let portal = record.portal;
+            // First: a repeated stage goes by it.
+            volumes.records.write(&Record { policy: Some(reconnect), ..record })?;
+            volumes.host.retune(&Target { nqn, portal, reconnect })?;
+            Ok(wire::SetReconnectPolicyResponse { kept: true })
+        };
+        self.calls.run_blocking(Call::on(rpc, &id), DEADLINE, change).await
+    }
+
+    async fn detach(
+        &self,
+        request: Request<wire::DetachRequest>,
+    ) -> Result<Response<wire::DetachResponse>, Status> {
+        let rpc = Rpc::AgentDetach;
+        self.check(rpc, &request).await?;
+        let volumes = Arc::clone(&self.volumes);
+        let (calls, breakers, events) = (self.calls.clone(), self.breakers.clone(), self.events.clone());
+        let forced = move || {
+            let wire::DetachRequest { volume_id, nqn, asked_by, reason } = request.into_inner();
+            let (volume, _) = meant(&volumes, &volume_id, &nqn)?;
+            let (asked_by, reason) = (line("asked_by", asked_by)?, line("reason", reason)?);
+            let order = Order { volume, asked_by, reason };
+            let Detached { done, holders, left } =
+                detach::detach(&volumes, &calls, &breakers, &events, &order)?;
+            let holders = holders.into_iter().map(holder).collect();
+            Ok::<_, Error>(wire::DetachResponse { done, holders, left })
+        };
+        // Without the volume's lock, since a call that hangs is what somebody may want to end.
+        self.calls.run_blocking(Call::new(rpc), DETACH_TIME, forced).await
+    }
+}
+
+/// The volume that an asker means, and its NQN. Whoever means another volume than they say are told so, and nothing else.
+fn meant<H>(volumes: &Volumes<H>, volume: &str, nqn: &str) -> Result<(VolumeId, ManagedNqn), Error> {
+    let volume: VolumeId = volume.parse()?;
+    let nqn = ManagedNqn::of_volume(&volumes.prefix, nqn.parse::<Nqn>()?, &volume)?;
+    Ok((volume, nqn))
+}
+
+/// A line of text for the log. Without one nobody would know later who did what, and why.
+fn line(field: &'static str, text: String) -> Result<String, Malformed> {
+    let usable = !text.trim().is_empty() && text.len() <= LONGEST && !text.contains(char::is_control);
+    let rule = "give one line, 1024 bytes at most, that says who wants it, or why";
+    if usable { Ok(text) } else { Err(Malformed::new(field, &text, rule)) }
 }
 
 async fn next(mut reader: Reader) -> Option<(Result<wire::WatchEventsResponse, Status>, Reader)> {

@@ -1,8 +1,7 @@
 //! The command line, checked in full before anything is opened.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -11,6 +10,7 @@ use rds_csi_api::text::Malformed;
 use rds_csi_api::topology::{self, Segment};
 use rds_csi_api::{HealthCalls, ManagedPrefix, NodeName, Topology};
 
+use crate::agent::tls::Files;
 use crate::host::KubeletDir;
 
 /// The CSI node agent of rds-csi: connects, mounts and publishes volumes on one node.
@@ -125,23 +125,13 @@ pub enum Registrar {
     Separate,
 }
 
-/// Where the internal API is served, and what proves who is who. PEM.
+/// Where the internal API is served, and what proves who is who.
+#[derive(Debug)]
 pub struct Api {
     /// Where.
     pub listen: SocketAddr,
-    /// Our certificate.
-    pub certificate: Vec<u8>,
-    /// Its key.
-    pub key: Vec<u8>,
-    /// Who signs callers' certificates.
-    pub client_ca: Vec<u8>,
-}
-
-/// Without the key.
-impl std::fmt::Debug for Api {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("listen", &self.listen).finish_non_exhaustive()
-    }
+    /// The certificates, which are read whenever somebody connects.
+    pub files: Files,
 }
 
 /// What is wrong with the configuration.
@@ -159,7 +149,7 @@ pub enum Error {
     /// Labels that do not go together.
     #[error("--topology cannot be used")]
     Topology(#[source] topology::Error),
-    /// A file or a directory that is needed is not there.
+    /// A directory that is needed is not there.
     #[error("{flag} {} cannot be read", path.display())]
     Path {
         /// Which flag names it.
@@ -215,9 +205,7 @@ impl TryFrom<Args> for Config {
             health_calls: csi_health.unwrap_or_default(),
             api: Api {
                 listen: api_listen,
-                certificate: read("--api-cert", &api_cert)?,
-                key: read("--api-key", &api_key)?,
-                client_ca: read("--api-client-ca", &api_client_ca)?,
+                files: Files { certificate: api_cert, key: api_key, client_ca: api_client_ca },
             },
             admin_listen,
             telemetry: telemetry::Config {
@@ -230,23 +218,15 @@ impl TryFrom<Args> for Config {
     }
 }
 
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Path { flag, path: path.into(), source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Files(tempfile::TempDir);
+    struct Folder(tempfile::TempDir);
 
-    impl Files {
+    impl Folder {
         fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            for name in ["cert", "key", "ca"] {
-                fs::write(folder.path().join(name), name).unwrap();
-            }
-            Self(folder)
+            Self(tempfile::tempdir().unwrap())
         }
 
         fn config(&self, change: &[(&str, &str)]) -> Result<Config, Error> {
@@ -270,21 +250,20 @@ mod tests {
 
     #[test]
     fn what_is_given_is_taken() {
-        let config = Files::new().config(&[]).unwrap();
-        assert_eq!((config.node.as_str(), config.api.key.as_slice()), ("w1", &b"key"[..]));
-        assert!(!format!("{config:?}").contains("key:"));
+        let config = Folder::new().config(&[]).unwrap();
+        assert_eq!((config.node.as_str(), config.api.files.key.ends_with("key")), ("w1", true));
     }
 
     #[test]
     fn the_agent_registers_itself_unless_another_does() {
-        let files = Files::new();
+        let files = Folder::new();
         assert_eq!(files.config(&[]).unwrap().registrar, Registrar::Agent);
         assert_eq!(files.config(&[("--register", "false")]).unwrap().registrar, Registrar::Separate);
     }
 
     #[test]
     fn lesson_17_without_a_valid_managed_prefix_it_does_not_start() {
-        let files = Files::new();
+        let files = Folder::new();
         let error = files.config(&[("--managed-nqn-prefix", "")]).unwrap_err().to_string();
         assert!(
             error.contains("CSI_MANAGED_NQN_PREFIX") && error.contains("nqn.2000-02.com.mikrotik:pvc-"),
@@ -298,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_node_says_where_it_is_and_how_much_it_takes() {
-        let files = Files::new();
+        let files = Folder::new();
         let config = files.config(&[]).unwrap();
         assert_eq!((config.topology.to_wire(), config.max_volumes), (None, 128));
         let given = [("--topology", "a.b/rack=1,a.b/zone=2"), ("--max-volumes-per-node", "16")];
@@ -311,10 +290,8 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named_with_its_flag() {
-        for flag in ["--kubelet-dir", "--api-cert", "--api-key", "--api-client-ca"] {
-            let error = Files::new().config(&[(flag, "/nowhere/at/all")]).unwrap_err().to_string();
-            assert!(error.contains(flag) && error.contains("/nowhere/at/all"), "{error}");
-        }
+    fn a_missing_directory_is_named_with_its_flag() {
+        let error = Folder::new().config(&[("--kubelet-dir", "/nowhere/at/all")]).unwrap_err().to_string();
+        assert!(error.contains("--kubelet-dir") && error.contains("/nowhere/at/all"), "{error}");
     }
 }

@@ -32,11 +32,13 @@ pub enum Reason {
     BreakerOpened,
     /// A device is mounted so often that nothing more is done to it.
     MountStorm,
+    /// A volume was taken away though it may have been in use, because somebody asked for that.
+    DetachForced,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MountFailure,
         Self::ConnectionLost,
         Self::ConnectionRecovered,
@@ -45,6 +47,7 @@ impl Reason {
         Self::OrphanDisconnected,
         Self::BreakerOpened,
         Self::MountStorm,
+        Self::DetachForced,
     ];
 
     /// Its name.
@@ -58,6 +61,7 @@ impl Reason {
             Self::OrphanDisconnected => "OrphanDisconnected",
             Self::BreakerOpened => "BreakerOpened",
             Self::MountStorm => "MountStorm",
+            Self::DetachForced => "DetachForced",
         }
     }
 }

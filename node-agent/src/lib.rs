@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod config;
 pub mod csi;
 pub mod debug;
+pub mod detach;
 pub mod events;
 pub mod expand;
 pub mod health;

@@ -224,8 +224,10 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
         let step = next(wanted, staged, at);
         let _span = tracing::info_span!("publish", otel.name = step.name()).entered();
         if let (Some(record), false) = (record, matches!(step, Step::Refuse(_))) {
+            let changed = record.policy.is_some();
             remember(volumes, wanted, record, written, made)?;
-            if let Some(target) = &wanted.connection {
+            // A policy that was changed meanwhile is newer than what the attachment says.
+            if let (Some(target), false) = (&wanted.connection, changed) {
                 host.retune(target)?;
             }
         }
@@ -292,7 +294,7 @@ fn unrecorded<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<R
         _ => return Ok(None),
     };
     let (volume, nqn, staging) = (volume.clone(), nqn.clone(), staging.as_path().into());
-    Ok(Some(Record { volume, nqn, portal: *portal, form, staging, published: BTreeSet::new() }))
+    Ok(Some(Record { volume, nqn, portal: *portal, form, staging, published: BTreeSet::new(), policy: None }))
 }
 
 fn observe<H: Host>(

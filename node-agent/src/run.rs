@@ -15,10 +15,11 @@ use rds_csi_api::serve::tasks::Tasks;
 use rds_csi_api::serve::{socket, telemetry};
 use rds_csi_api::{HostId, HostNqn};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
 
 use crate::agent::Agent;
+use crate::agent::tls::Tls;
 use crate::breaker::Breakers;
 use crate::config::{Api, Config, Registrar};
 use crate::csi::{Node, Place};
@@ -55,7 +56,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         admin_listen,
         telemetry,
     } = config;
-    let Api { listen, certificate, key, client_ca } = api;
+    let Api { listen, files } = api;
     let telemetry = telemetry::init(&telemetry)?;
     reduced.tell();
     let mut registry = Registry::default();
@@ -74,12 +75,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     registry.register_collector(Box::new(breakers.clone()));
     let orphans = Orphans::new(Arc::clone(&volumes), calls.clone(), events.clone(), &mut registry);
 
-    let tls = ServerTlsConfig::new()
-        .identity(TlsIdentity::from_pem(certificate, key))
-        .client_ca_root(Certificate::from_pem(client_ca));
-    let mut api_server = Server::builder().tls_config(tls).context(
-        "the internal API's certificates cannot be used: check --api-cert, --api-key and --api-client-ca",
-    )?;
+    let tls = Tls::open(files)?;
     let bound = |flag, address| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen at {flag} {address}"))
     };
@@ -109,7 +105,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     ));
     let admin = admin::serve(admin_listener, routes, tasks.shutdown());
     tasks.spawn("the admin server", async move { Ok(admin.await?) });
-    let agent = api_server
+    let agent = Server::builder()
         .add_service(NodeAgentServer::new(Agent::new(
             Arc::clone(&volumes),
             events.clone(),
@@ -117,10 +113,7 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
             calls.clone(),
             tasks.shutdown(),
         )))
-        .serve_with_incoming_shutdown(
-            TcpListenerStream::new(api_listener),
-            tasks.shutdown().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(tls.incoming(api_listener), tasks.shutdown().cancelled_owned());
     tasks.spawn("the internal API", async move { Ok(agent.await?) });
     let identity = match topology.to_wire() {
         Some(_) => Identity::ByTopology,

@@ -11,7 +11,7 @@ mod observed;
 
 use std::time::Duration;
 
-use rds_csi_api::{Bytes, Failure, FsType, Kind, VolumeId};
+use rds_csi_api::{Bytes, Failure, FsType, Kind, ReconnectPolicy, VolumeId};
 
 use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, ManagedNqn, MountOptions,
@@ -124,10 +124,11 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
     for _ in 0..MOST_STEPS {
         let (record, observed) = observe(volumes, wanted)?;
         let step = next(wanted, observed);
+        let target = target(wanted, record.as_ref());
         let _span = tracing::info_span!("stage", otel.name = step.name()).entered();
         if step.finds_a_connection() && !tuned {
             // Made by an earlier call, maybe under another policy.
-            host.retune(&wanted.target)?;
+            host.retune(&target)?;
             tuned = true;
         }
         if step.needs_a_record() {
@@ -153,7 +154,7 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
                 if let Some(other) = namesake(volumes, wanted)? {
                     return Err(Error::Namesake { volume: wanted.volume.clone(), other });
                 }
-                if host.connect(&wanted.target)? == Connected::Newly {
+                if host.connect(&target)? == Connected::Newly {
                     made.push(Made::Connection(wanted.target.nqn.clone()));
                     tuned = true;
                 }
@@ -190,6 +191,17 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
         }
     }
     Err(Error::Endless)
+}
+
+/// What to connect to, under a policy that was changed after the attachment, if one was.
+fn target(wanted: &Wanted, record: Option<&Record>) -> Target {
+    let changed = record.and_then(|record| changed(wanted, record));
+    Target { reconnect: changed.unwrap_or(wanted.target.reconnect), ..wanted.target.clone() }
+}
+
+/// The policy that the volume was given since this attachment. A newer one says the newest itself.
+fn changed(wanted: &Wanted, record: &Record) -> Option<ReconnectPolicy> {
+    record.policy.filter(|_| record.nqn == *wanted.target.nqn.as_nqn())
 }
 
 /// Mounting replays a journal or an XFS log, which is all that a crash needs. Only what does not mount is repaired.
@@ -231,6 +243,7 @@ fn remember<H: Host>(
         form: wanted.usage.form(),
         staging: wanted.staging.as_path().into(),
         published: present.as_ref().map(|record| record.published.clone()).unwrap_or_default(),
+        policy: present.as_ref().and_then(|record| changed(wanted, record)),
     };
     if present.as_ref() != Some(&record) {
         volumes.records.write(&record)?;

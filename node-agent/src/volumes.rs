@@ -117,6 +117,7 @@ impl<H: Host> Volumes<H> {
             form,
             staging: path.clone(),
             published: [path].into(),
+            policy: None,
         }))
     }
 

@@ -125,6 +125,11 @@ impl Calls {
         self.locks.try_lock(volume)
     }
 
+    /// The same, and waits for a call that runs on it, but no longer than that. It blocks its thread.
+    pub fn hold_within(&self, volume: &VolumeId, limit: Duration) -> Result<VolumeGuard, Busy> {
+        self.locks.lock_within(volume, limit)
+    }
+
     /// Waits for the calls that still run. Nothing new should be let in any more.
     pub async fn drain(&self) {
         self.tracker.close();

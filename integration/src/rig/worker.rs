@@ -10,7 +10,7 @@ use super::{
     guest::{Cable, Guest, MANAGEMENT},
     protocol::{Exit, Process},
 };
-use crate::certificates::{Authority, Identity, NODE_AGENT};
+use crate::certificates::{Authority, Identity};
 
 /// The name of the node agent among the guest's programs.
 const AGENT: &str = "node-agent";
@@ -43,7 +43,8 @@ impl Worker {
         let csi = guest.forward(Target::Unix(CSI_SOCKET.into())).await?;
         let admin = guest.forward(Target::Port(ADMIN_PORT)).await?;
         let api = guest.forward(Target::Port(API_PORT)).await?;
-        Ok(Self { guest, number, certificate: authority.issue(NODE_AGENT)?, csi, admin, api })
+        let certificate = authority.issue_for_agents(&[guest.name()])?;
+        Ok(Self { guest, number, certificate, csi, admin, api })
     }
 
     /// Its name, which is also its node's name.

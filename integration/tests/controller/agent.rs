@@ -78,6 +78,20 @@ impl node_agent_server::NodeAgent for Answer {
         Err(Status::unimplemented("nobody should ask"))
     }
 
+    async fn set_reconnect_policy(
+        &self,
+        _: Request<wire::SetReconnectPolicyRequest>,
+    ) -> Result<Response<wire::SetReconnectPolicyResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
+    async fn detach(
+        &self,
+        _: Request<wire::DetachRequest>,
+    ) -> Result<Response<wire::DetachResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn list_volumes(
         &self,
         _: Request<ListVolumesRequest>,

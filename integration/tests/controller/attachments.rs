@@ -37,7 +37,8 @@ fn assert_admitted(world: &World, nodes: &[&str]) {
 pub(crate) async fn with_agents(fence: &'static str, count: usize) -> (World, Vec<Agent>) {
     let site = Site::vacant();
     let authority = Authority::new(&site.folder.path().join("pki")).unwrap();
-    let (agent, controller) = (authority.issue(NODE_AGENT).unwrap(), authority.issue(CONTROLLER).unwrap());
+    let agent = authority.issue_for_agents(&["w1", "w2", "w3"]).unwrap();
+    let controller = authority.issue(CONTROLLER).unwrap();
     let mut agents = Vec::new();
     for _ in 0..count {
         agents.push(Agent::start(&agent));
@@ -288,10 +289,16 @@ async fn a_controller_that_cannot_ask_shuts_nobody_out() {
 async fn an_agent_that_does_not_trust_us_or_we_it_is_nobody_to_shut_out() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [ours, theirs] = folders.each_ref().map(|folder| Authority::new(folder.path()).unwrap());
-    let (foreign, own) = (theirs.issue(NODE_AGENT).unwrap(), ours.issue(NODE_AGENT).unwrap());
+    let [foreign, own, elsewhere, shared] = [
+        theirs.issue_for_agents(&["w1"]).unwrap(),
+        ours.issue_for_agents(&["w1"]).unwrap(),
+        ours.issue_for_agents(&["w2"]).unwrap(),
+        ours.issue(NODE_AGENT).unwrap(),
+    ];
     // It has a certificate of ours, and wants one of theirs.
     let suspicious = Identity { authority: foreign.authority.clone(), ..own };
-    for identity in [foreign, suspicious] {
+    // The agent of another node, or of any node: neither may speak for this one.
+    for identity in [foreign, suspicious, elsewhere, shared] {
         let agent = Agent::start(&identity);
         let world = World::with(|settings| {
             settings.agents = vec![("w1".into(), agent.address)];

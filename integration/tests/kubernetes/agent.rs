@@ -154,6 +154,20 @@ impl NodeAgent for Service {
         Ok(Response::new(ResetBreakerResponse { was_open }))
     }
 
+    async fn set_reconnect_policy(
+        &self,
+        _: Request<rds_csi_api::node_agent::SetReconnectPolicyRequest>,
+    ) -> Result<Response<rds_csi_api::node_agent::SetReconnectPolicyResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
+    async fn detach(
+        &self,
+        _: Request<rds_csi_api::node_agent::DetachRequest>,
+    ) -> Result<Response<rds_csi_api::node_agent::DetachResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn list_volumes(
         &self,
         _: Request<ListVolumesRequest>,

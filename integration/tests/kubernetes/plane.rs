@@ -15,7 +15,7 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::discovery::ApiResource;
 use kube::core::{GroupVersionKind, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
-use rds_csi_integration::certificates::{Authority, CONTROLLER, Identity, NODE_AGENT};
+use rds_csi_integration::certificates::{Authority, CONTROLLER, Identity};
 use rds_csi_integration::cluster::control_plane::ControlPlane;
 use rds_csi_integration::rig::{World, eventually};
 use serde::Serialize;
@@ -109,7 +109,8 @@ impl World for Plane {
             accounts.create_token_request("rds-csi-controller", &PostParams::default(), &request).await?;
         let token = answer.status.and_then(|status| status.token).context("a token")?;
         let authority = Authority::new(&folder.path().join("certificates"))?;
-        let (agent, controller) = (authority.issue(NODE_AGENT)?, authority.issue(CONTROLLER)?);
+        let (agent, controller) =
+            (authority.issue_for_agents(&["w1", "w2", "w3"])?, authority.issue(CONTROLLER)?);
         let heartbeat = tokio::spawn(heartbeats(client));
         Ok(Self { control, token, agent, controller, heartbeat, folder })
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use rds_csi_api::csi;
 use rds_csi_api::node_agent::{GetVolumeRequest, ListVolumesRequest};
-use rds_csi_integration::certificates::{Authority, CONTROLLER, NODE_AGENT};
+use rds_csi_integration::certificates::{Authority, CONTROLLER};
 use rds_csi_integration::driver::{Driver, Volume, block, filesystem};
 use rds_csi_integration::rig::Rig;
 use rds_csi_integration::rig::disk::Disk;
@@ -116,7 +116,7 @@ pub(crate) async fn only_the_controller_may_call_the_internal_api(rig: &Rig) -> 
         let list = ListVolumesRequest {};
         ensure!(driver.node_agent(w1, driver.identity())?.list_volumes(list).await.is_ok());
 
-        let of_a_node = rig.authority().issue(NODE_AGENT)?;
+        let of_a_node = rig.authority().issue_for_agents(&["w2"])?;
         let refused = driver.node_agent(w1, &of_a_node)?.list_volumes(list).await;
         expect_refusal(refused, Code::PermissionDenied, &["rds-csi-controller"])?;
 

@@ -2,12 +2,12 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rds_csi_api::node_agent::node_agent_client::NodeAgentClient;
 use rds_csi_api::node_agent::node_agent_server::NodeAgentServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server};
 
 use super::*;
 use crate::events::Reason;
+use crate::host::Attachment;
 use crate::host::fake::{FakeHost, Holds};
 use crate::world::{World, world};
 use crate::{publish, stage};
@@ -23,6 +23,24 @@ impl Authority {
 
     fn certificate(&self) -> Certificate {
         Certificate::from_pem(self.0.pem())
+    }
+
+    /// The agent's own, as files.
+    fn files(&self, folder: &std::path::Path) -> tls::Files {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["rds-csi-node-agent".to_owned()])
+            .unwrap()
+            .signed_by(&key, &self.0)
+            .unwrap();
+        let write = |name: &str, text: String| {
+            std::fs::write(folder.join(name), text).unwrap();
+            folder.join(name)
+        };
+        tls::Files {
+            certificate: write("crt", certificate.pem()),
+            key: write("key", key.serialize_pem()),
+            client_ca: write("ca", self.0.pem()),
+        }
     }
 
     fn identity(&self, name: &str) -> Identity {
@@ -53,9 +71,8 @@ async fn service() -> Service {
     world.host.open_file(&world.nqn, 4711, "postgres", "/data/base");
 
     let authority = Authority::new();
-    let tls = ServerTlsConfig::new()
-        .identity(authority.identity("rds-csi-node-agent"))
-        .client_ca_root(authority.certificate());
+    let folder = tempfile::tempdir().unwrap();
+    let tls = tls::Tls::open(authority.files(folder.path())).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (events, shutdown) = (Events::new(3), CancellationToken::new());
@@ -68,8 +85,8 @@ async fn service() -> Service {
         calls,
         shutdown.clone(),
     );
-    let server = Server::builder().tls_config(tls).unwrap().add_service(NodeAgentServer::new(agent));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let server = Server::builder().add_service(NodeAgentServer::new(agent));
+    tokio::spawn(server.serve_with_incoming(tls.incoming(listener)));
     Service { world, authority, address, events, breakers, shutdown }
 }
 
@@ -226,6 +243,12 @@ async fn another_node_of_the_same_authority_is_refused() {
         assert_eq!(node.watch_events(watch).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
         let reset = wire::ResetBreakerRequest { volume_id: "pvc-a".into() };
         assert_eq!(node.reset_breaker(reset).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
+        let policy = wire::SetReconnectPolicyRequest { volume_id: "pvc-a".into(), ..Default::default() };
+        let status = node.set_reconnect_policy(policy).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{name}");
+        let status = node.detach(override_of(&service.world)).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{name}");
+        assert!(!service.world.is_clean(), "nothing was taken away");
     }
 }
 
@@ -242,9 +265,85 @@ async fn without_a_certificate_of_the_authority_there_is_no_connection() {
 #[tokio::test]
 async fn lesson_17_a_volume_that_is_not_ours_is_not_looked_at() {
     let service = service().await;
-    let nqn = "nqn.2000-02.com.mikrotik:nixos-var".into();
-    let request = wire::GetVolumeRequest { volume_id: "nixos-var".into(), nqn };
+    let nqn: Nqn = "nqn.2000-02.com.mikrotik:nixos-var".parse().unwrap();
+    let request = wire::GetVolumeRequest { volume_id: "nixos-var".into(), nqn: nqn.to_string() };
     let status = service.controller().get_volume(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("nixos-var"), "{status}");
+
+    service.world.host.connect_by_hand(&nqn);
+    let before = service.world.host.snapshot();
+    let forced = override_of(&service.world);
+    for forced in [
+        wire::DetachRequest { volume_id: "nixos-var".into(), nqn: nqn.to_string(), ..forced.clone() },
+        wire::DetachRequest { nqn: nqn.to_string(), ..forced },
+    ] {
+        let status = service.controller().detach(forced).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert_eq!(service.world.host.snapshot(), before);
+}
+
+/// A person who wants the volume off the node.
+fn override_of(world: &World) -> wire::DetachRequest {
+    wire::DetachRequest {
+        volume_id: "pvc-a".into(),
+        nqn: world.nqn.to_string(),
+        asked_by: "ada".into(),
+        reason: "the pod hangs".into(),
+    }
+}
+
+#[tokio::test]
+async fn the_override_needs_a_name_and_a_reason_and_says_what_it_did() {
+    let service = service().await;
+    let forced = override_of(&service.world);
+    for nameless in [
+        wire::DetachRequest { asked_by: " ".into(), ..forced.clone() },
+        wire::DetachRequest { reason: String::new(), ..forced.clone() },
+        wire::DetachRequest { reason: "all\nis well".into(), ..forced.clone() },
+        wire::DetachRequest { reason: "x".repeat(1025), ..forced.clone() },
+    ] {
+        let status = service.controller().detach(nameless).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert!(matches!(service.world.host.attachment(&service.world.nqn).unwrap(), Attachment::Live(_)));
+
+    let told = service.controller().detach(forced).await.unwrap().into_inner();
+    assert!(told.done.iter().any(|done| done.contains(service.world.nqn.as_str())), "{told:?}");
+    assert!(told.holders.iter().any(|holder| holder.pid == 4711), "{told:?}");
+    assert_eq!(told.left.len(), 1, "the process has a file open: {told:?}");
+    assert_eq!(service.world.host.attachment(&service.world.nqn).unwrap(), Attachment::Lost);
+    assert_eq!(service.events.kept()[0].reason, Reason::DetachForced);
+}
+
+#[tokio::test]
+async fn a_policy_is_changed_live_and_lasts_until_the_volume_is_unstaged() {
+    let service = service().await;
+    let World { host, volumes, nqn, .. } = &service.world;
+    let change = |volume: &str, policy: &str| {
+        let policy: ReconnectPolicy = policy.parse().unwrap();
+        let pairs = policy.to_pairs().map(|(key, value)| (key.to_owned(), value));
+        let nqn = format!("nqn.2000-02.com.mikrotik:{volume}");
+        wire::SetReconnectPolicyRequest { volume_id: volume.into(), nqn, policy: pairs.into() }
+    };
+    let changed = service.controller().set_reconnect_policy(change("pvc-a", "600,7,5,30")).await.unwrap();
+    assert!(changed.into_inner().kept);
+    assert_eq!(host.policy(nqn).to_string(), "600,7,5,30");
+    // kubelet repeats with what the attachment said before.
+    stage::stage(volumes, &service.world.stage_filesystem()).unwrap();
+    assert_eq!(host.policy(nqn).to_string(), "600,7,5,30");
+
+    let absent = service.controller().set_reconnect_policy(change("pvc-b", "600,7,5,30")).await.unwrap();
+    assert!(!absent.into_inner().kept);
+    let mut bad = change("pvc-a", "600,7,5,30");
+    bad.policy.insert("ctrlLossTmo".into(), "soon".into());
+    let status = service.controller().set_reconnect_policy(bad).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+
+    host.close_files();
+    crate::unpublish::unpublish(volumes, &service.world.unpublish()).unwrap();
+    crate::unstage::unstage(volumes, &service.world.unstage()).unwrap();
+    stage::stage(volumes, &service.world.stage_filesystem()).unwrap();
+    assert_eq!(host.policy(nqn), ReconnectPolicy::STANDARD);
 }

@@ -100,7 +100,7 @@ pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holde
     let proc = root.join("proc");
     let processes = processes(&proc)?;
     let own = namespace(&proc, OsStr::new("self"))?;
-    let look = Look { proc, own, devices: devices.iter().copied().collect(), namespaces: Mutex::default() };
+    let look = Look { proc, own, devices: devices.to_vec(), namespaces: Mutex::default() };
     let lookers = thread::available_parallelism().map_or(1, usize::from).min(MOST_LOOKERS);
     let share = processes.len().div_ceil(lookers).max(LEAST_SHARE);
     thread::scope(|scope| {
@@ -115,7 +115,8 @@ pub(super) fn holders(root: &Path, devices: &[DeviceNumber]) -> Result<Vec<Holde
 /// A look at who uses these devices, by several threads: nearly all of it is spent in the kernel.
 struct Look {
     proc: PathBuf,
-    devices: HashSet<DeviceNumber>,
+    /// One, or a few: faster to look through than any set, and it is done for every open file.
+    devices: Vec<DeviceNumber>,
     /// The mount namespace of this program.
     own: Option<PathBuf>,
     /// Those whose mounts have been looked at, by whichever thread.
@@ -249,10 +250,7 @@ fn mounts(proc: &Path, task: &OsStr) -> Result<Option<Mounts>, Error> {
 }
 
 /// What of these devices a process has open: their nodes, files on them, and its working and root directories.
-fn open_files(
-    process: &Path,
-    devices: &HashSet<DeviceNumber>,
-) -> Result<Vec<(DeviceNumber, PathBuf)>, Error> {
+fn open_files(process: &Path, devices: &[DeviceNumber]) -> Result<Vec<(DeviceNumber, PathBuf)>, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut found = Vec::new();
     let whole = match open(process, flags, Mode::empty()) {
@@ -285,7 +283,7 @@ fn used(
     directory: &OwnedFd,
     path: &Path,
     name: &CStr,
-    devices: &HashSet<DeviceNumber>,
+    devices: &[DeviceNumber],
 ) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
     let path = || path.join(OsStr::from_bytes(name.to_bytes()));
     // DONT_SYNC: an answer from memory is enough, and a dead network filesystem must not stop us. Nothing is asked for, since
@@ -302,12 +300,13 @@ fn used(
     let node = DeviceNumber { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
     let on = DeviceNumber { major: stat.stx_dev_major, minor: stat.stx_dev_minor };
     let is_node = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::BlockDevice;
-    let used = if is_node && devices.contains(&node) { Some(node) } else { devices.get(&on).copied() };
+    let used =
+        if is_node && devices.contains(&node) { Some(node) } else { devices.contains(&on).then_some(on) };
     Ok(used.map(|device| (device, fs::read_link(path()).unwrap_or_else(|_| path()))))
 }
 
 /// The same, told by the mount that the file's name leads to.
-fn by_name(entry: &Path, devices: &HashSet<DeviceNumber>) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
+fn by_name(entry: &Path, devices: &[DeviceNumber]) -> Result<Option<(DeviceNumber, PathBuf)>, Error> {
     let process = entry.ancestors().find(|above| above.join("mountinfo").exists());
     let (Some(process), Ok(name)) = (process, fs::read_link(entry)) else { return Ok(None) };
     let Some(mounts) = mounts(process, OsStr::new("."))? else { return Ok(None) };

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rds_csi_api::{Failure, FsType, Kind, Nqn, Portal, VolumeId};
+use rds_csi_api::text::Malformed;
+use rds_csi_api::{Failure, FsType, Kind, Nqn, Portal, ReconnectPolicy, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// The form of the files. A file of another version is not touched: a newer agent wrote it.
@@ -30,6 +31,8 @@ pub struct Record {
     pub staging: PathBuf,
     /// Where kubelet wants it published.
     pub published: BTreeSet<PathBuf>,
+    /// How its connection is to be held on to, if that was changed after it was staged: it wins over what attachments say.
+    pub policy: Option<ReconnectPolicy>,
 }
 
 impl Record {
@@ -175,7 +178,8 @@ impl Records {
         Ok(found)
     }
 
-    /// Writes a record. When it returns, the record survives a power failure, whole.
+    /// Writes a record. A crash of the program leaves it, and a power failure leaves either it or what was there before, whole. That
+    /// is enough, and half as dear as to have it for certain: a power failure leaves nothing connected or mounted, either.
     pub fn write(&self, record: &Record) -> Result<(), Error> {
         #[cfg(any(test, feature = "fake"))]
         self.life.change();
@@ -187,20 +191,22 @@ impl Records {
                 let mut file = File::create(&new)?;
                 file.write_all(&text)?;
                 file.sync_all()?;
-                fs::rename(&new, &path)?;
-                self.sync()
+                fs::rename(&new, &path)
             },
         );
         written.map_err(failed("write", &path))
     }
 
-    /// Forgets a volume.
+    /// Forgets a volume, for good: nobody would ever remove a record that came back.
     pub fn remove(&self, volume: &VolumeId) -> Result<(), Error> {
         #[cfg(any(test, feature = "fake"))]
         self.life.change();
         let path = self.path(volume);
         match fs::remove_file(&path) {
-            Ok(()) => self.sync().map_err(failed("remove", &path)),
+            Ok(()) => {
+                let removed = File::open(&self.directory).and_then(|directory| directory.sync_all());
+                removed.map_err(failed("remove", &path))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("remove", &path)(error)),
         }
@@ -209,10 +215,6 @@ impl Records {
     /// A volume id is a file name by its alphabet, but for the slash behind its backend.
     fn path(&self, volume: &VolumeId) -> PathBuf {
         self.directory.join(format!("{}.json", volume.as_str().replace('/', "@")))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
     }
 }
 
@@ -233,11 +235,15 @@ struct Stored {
     form: String,
     staging_path: PathBuf,
     publish_paths: BTreeSet<PathBuf>,
+    /// As [`ReconnectPolicy`] is written. It is left away where there is none, so that earlier agents read the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reconnect_policy: Option<String>,
 }
 
 impl From<&Record> for Stored {
     fn from(record: &Record) -> Self {
-        let Record { volume, nqn, portal: Portal { address, port }, form, staging, published } = record;
+        let Record { volume, nqn, portal: Portal { address, port }, form, staging, published, policy } =
+            record;
         Self {
             version: VERSION,
             volume: volume.clone(),
@@ -247,6 +253,7 @@ impl From<&Record> for Stored {
             form: form.to_string(),
             staging_path: staging.clone(),
             publish_paths: published.clone(),
+            reconnect_policy: policy.map(|policy| policy.to_string()),
         }
     }
 }
@@ -268,6 +275,8 @@ fn parse(path: &Path, text: &[u8]) -> Result<Record, Error> {
         "" => return Err(unknown("its form is empty".into())),
         fs => Form::Filesystem(fs.parse().map_err(|error| unknown(format!("{error}")))?),
     };
+    let policy = stored.reconnect_policy.map(|text| text.parse()).transpose();
+    let policy = policy.map_err(|error: Malformed| unknown(error.to_string()))?;
     Ok(Record {
         volume: stored.volume,
         nqn: stored.nqn,
@@ -275,6 +284,7 @@ fn parse(path: &Path, text: &[u8]) -> Result<Record, Error> {
         form,
         staging: stored.staging_path,
         published: stored.publish_paths,
+        policy,
     })
 }
 
@@ -291,6 +301,7 @@ mod tests {
             form,
             staging: "/var/lib/kubelet/plugins/a b".into(),
             published: ["/var/lib/kubelet/pods/p".into()].into(),
+            policy: None,
         }
     }
 
@@ -309,6 +320,9 @@ mod tests {
         records.write(&a).unwrap();
         assert_eq!(records.read(&a.volume).unwrap(), Some(a.clone()));
         assert_eq!(records.list().unwrap().records, [a.clone(), b.clone()]);
+        let tuned = Record { policy: Some("600,7,5,30".parse().unwrap()), ..a.clone() };
+        records.write(&tuned).unwrap();
+        assert_eq!(records.read(&a.volume).unwrap(), Some(tuned));
         records.remove(&a.volume).unwrap();
         records.remove(&a.volume).unwrap();
         assert_eq!(records.list().unwrap().records, [b]);
