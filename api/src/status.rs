@@ -40,12 +40,13 @@ pub enum Rpc {
     AgentWatchEvents,
     AgentResetBreaker,
     AgentSetReconnectPolicy,
+    AgentAllowRepair,
     AgentDetach,
 }
 
 impl Rpc {
     /// All of them, for tables and tests.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::CreateVolume,
         Self::DeleteVolume,
         Self::ControllerPublishVolume,
@@ -76,6 +77,7 @@ impl Rpc {
         Self::AgentWatchEvents,
         Self::AgentResetBreaker,
         Self::AgentSetReconnectPolicy,
+        Self::AgentAllowRepair,
         Self::AgentDetach,
     ];
 
@@ -137,6 +139,7 @@ impl Rpc {
             Self::AgentWatchEvents => (AGENT, "WatchEvents"),
             Self::AgentResetBreaker => (AGENT, "ResetBreaker"),
             Self::AgentSetReconnectPolicy => (AGENT, "SetReconnectPolicy"),
+            Self::AgentAllowRepair => (AGENT, "AllowRepair"),
             Self::AgentDetach => (AGENT, "Detach"),
         }
     }

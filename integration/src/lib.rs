@@ -9,6 +9,7 @@ pub mod collector;
 pub mod conformance;
 pub mod demo;
 pub mod driver;
+pub mod kernel;
 pub mod programs;
 pub mod rig;
 pub mod simulator;

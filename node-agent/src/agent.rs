@@ -22,6 +22,7 @@ use crate::events::{Ahead, Event, Events, Reader};
 use crate::host::{self, Holder, Host, ManagedNqn, NotManaged, Target, Use};
 use crate::inspect::{self, Connection, Volume};
 use crate::reads;
+use crate::repairs::Permission;
 use crate::volumes::{self, Record, Volumes, record};
 
 mod caller;
@@ -205,6 +206,23 @@ impl<H: Host> node_agent_server::NodeAgent for Agent<H> {
             Ok(wire::SetReconnectPolicyResponse { kept: true })
         };
         self.calls.run_blocking(Call::on(rpc, &id), DEADLINE, change).await
+    }
+
+    async fn allow_repair(
+        &self,
+        request: Request<wire::AllowRepairRequest>,
+    ) -> Result<Response<wire::AllowRepairResponse>, Status> {
+        self.check(Rpc::AgentAllowRepair, &request).await?;
+        let repairs = self.volumes.repairs.clone();
+        let answer = async move {
+            let wire::AllowRepairRequest { volume_id, asked_by, reason } = request.into_inner();
+            let volume: VolumeId = volume_id.parse()?;
+            let (asked_by, reason) = (line("asked_by", asked_by)?, line("reason", reason)?);
+            tracing::warn!(%volume, asked_by, reason, "a repair is allowed that may lose some of the filesystem");
+            repairs.allow(&volume, Permission { asked_by, reason });
+            Ok::<_, Error>(wire::AllowRepairResponse {})
+        };
+        self.calls.run(Call::new(Rpc::AgentAllowRepair), answer).await
     }
 
     async fn detach(

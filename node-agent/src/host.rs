@@ -12,6 +12,8 @@ use std::time::Duration;
 use rds_csi_api::{Bytes, FsType, HostId, HostNqn, ManagedPrefix, Nqn, Portal, ReconnectPolicy, VolumeId};
 use serde::Serialize;
 
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod device_node;
 mod error;
 pub mod exec;
@@ -90,7 +92,7 @@ pub trait Host: Send + Sync + 'static {
     fn format(&self, blank: Blank, fs: FsType) -> Result<(), Error>;
 
     /// Repairs a filesystem that would not mount. It must not be mounted.
-    fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error>;
+    fn repair(&self, device: &Device, fs: FsType, how: Repair) -> Result<(), Error>;
 
     /// Grows a mounted filesystem to the size of its device.
     fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error>;
@@ -246,6 +248,15 @@ impl Attachment {
             Self::Connecting(device) | Self::Live(device) => device.as_ref(),
         }
     }
+}
+
+/// How far a repair may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// As far as nothing is lost that could be kept.
+    Safe,
+    /// Until the filesystem is whole again, though some of it may be lost.
+    Thorough,
 }
 
 /// What sysfs says of a controller.

@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod publish;
 pub mod reads;
 pub mod registration;
+pub mod repairs;
 pub mod run;
 pub mod stage;
 pub mod stats;

@@ -152,7 +152,7 @@ impl<H: Host> Orphans<H> {
             return Ok(found);
         }
         let mounts = host.mounts()?;
-        found.retain(|orphan| mounts.count_of(&orphan.device) == 0);
+        found.retain(|orphan| mounts.of(&orphan.device).next().is_none());
         let numbers: Vec<_> = found.iter().map(|orphan| orphan.device.number).collect();
         let holders = host.holders(&numbers)?;
         found.retain(|orphan| holders.iter().all(|holder| holder.device != orphan.device.number));

@@ -12,7 +12,7 @@ use rds_csi_api::{Failure, Kind, Nqn, Portal, VolumeId};
 
 use crate::host::{self, Device, DeviceNumber, Found, Host, KubeletPath, Subsystem};
 use crate::storm;
-use crate::volumes::record::{self, Form, Record};
+use crate::volumes::record::{self, Form, Mending, Record};
 use crate::volumes::undo::{self, Made};
 use crate::volumes::{self, Volumes};
 
@@ -294,7 +294,16 @@ fn unrecorded<H: Host>(volumes: &Volumes<H>, wanted: &Wanted) -> Result<Option<R
         _ => return Ok(None),
     };
     let (volume, nqn, staging) = (volume.clone(), nqn.clone(), staging.as_path().into());
-    Ok(Some(Record { volume, nqn, portal: *portal, form, staging, published: BTreeSet::new(), policy: None }))
+    Ok(Some(Record {
+        volume,
+        nqn,
+        portal: *portal,
+        form,
+        staging,
+        published: BTreeSet::new(),
+        policy: None,
+        mending: Mending::Done,
+    }))
 }
 
 fn observe<H: Host>(

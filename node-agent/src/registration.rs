@@ -3,10 +3,14 @@
 //!
 //! kubelet comes by itself, at its own start and again after a failure; so nothing here waits or retries.
 
+use std::fs::DirBuilder;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,7 +22,11 @@ use rds_csi_api::plugin_registration::{
 };
 use rds_csi_api::serve::admin::Readiness;
 use rds_csi_api::serve::socket;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use tokio::net::UnixListener;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -59,6 +67,21 @@ pub enum Error {
     /// The socket cannot be served.
     #[error("cannot register with kubelet; if something else does that, give --register=false")]
     Socket(#[from] socket::Error),
+    /// Nobody would notice if it were removed.
+    #[error("cannot watch {}, the socket for kubelet", path.display())]
+    Watch {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread ended before its work was done.
+    #[error("the driver has a bug")]
+    Thread(#[from] JoinError),
+    /// It cannot be served.
+    #[error("kubelet cannot be answered")]
+    Serving(#[from] tonic::transport::Error),
     /// There is no such path.
     #[error("--csi-socket {} cannot be told to kubelet", path.display())]
     CsiSocket {
@@ -77,14 +100,8 @@ impl Registration {
             .map_err(|source| Error::CsiSocket { path: csi.into(), source })?
             .to_string_lossy()
             .into_owned();
-        let folder = kubelet.as_path().join(REGISTRY);
-        // kubelet makes it, too, when it starts; on a node that boots we may be earlier.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&folder)
-            .map_err(|source| Error::Registry { path: folder.clone(), source })?;
-        let path = folder.join(format!("{USER}{DRIVER_NAME}-reg.sock"));
+        let path = kubelet.as_path().join(REGISTRY).join(format!("{USER}{DRIVER_NAME}-reg.sock"));
+        make_registry(&path)?;
         let listener = socket::bind(&path).await?;
         let standing = Standing::new(registry);
         Ok(Self { listener, socket: Socket(path), answers: Answers { endpoint, standing } })
@@ -95,22 +112,72 @@ impl Registration {
         self.answers.standing.clone()
     }
 
-    /// Answers kubelet until the process is to end. Then the socket goes, which tells kubelet that the driver is not there.
-    pub async fn serve(
-        self,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), tonic::transport::Error> {
-        let Self { listener, socket, answers } = self;
-        // Before the listener goes: an agent that is started meanwhile must not find its own new socket removed.
-        let removed = async move {
-            shutdown.await;
-            drop(socket);
-        };
-        Server::builder()
-            .add_service(RegistrationServer::new(answers))
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), removed)
-            .await
+    /// Answers kubelet until the process is to end. Then the socket goes, which tells kubelet that the driver is not there. If
+    /// somebody else removes it, kubelet takes the driver out of CSINode: so it is made again at once.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self { mut listener, socket, answers } = self;
+        let path = socket.0.clone();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let mut serving = pin!(
+                Server::builder()
+                    .add_service(RegistrationServer::new(answers.clone()))
+                    .serve_with_incoming(UnixListenerStream::new(listener))
+            );
+            tokio::select! {
+                () = &mut shutdown => {
+                    // Before the listener goes: an agent that is started meanwhile must not find its own new socket removed.
+                    drop(socket);
+                    return Ok(());
+                }
+                served = &mut serving => return Ok(served?),
+                removed = removal(&path) => removed?,
+            }
+            tracing::warn!(socket = %path.display(), "somebody removed the socket for kubelet: it is made again");
+            make_registry(&path)?;
+            listener = socket::bind(&path).await?;
+        }
     }
+}
+
+/// kubelet makes it, too, when it starts; on a node that boots we may be earlier.
+fn make_registry(socket: &Path) -> Result<(), Error> {
+    let folder = socket.parent().unwrap_or(socket);
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+    made.map_err(|source| Error::Registry { path: folder.into(), source })
+}
+
+/// Ends when nothing is at the path any more, told by the kernel.
+async fn removal(socket: &Path) -> Result<(), Error> {
+    let watched = |source: Errno| Error::Watch { path: socket.into(), source: source.into() };
+    let folder = socket.parent().unwrap_or(socket);
+    let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(watched)?;
+    let what = WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    match inotify::add_watch(&notices, folder, what) {
+        Ok(_) => {}
+        // It is gone with its directory.
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(watched(error)),
+    }
+    let notices = Arc::new(notices);
+    // What they say does not matter: the directory is the truth.
+    while socket.symlink_metadata().is_ok() {
+        let notices = Arc::clone(&notices);
+        // No longer at once than the end of the process waits for a thread.
+        spawn_blocking(move || heard(&notices, Duration::from_secs(1))).await?.map_err(watched)?;
+    }
+    Ok(())
+}
+
+/// Waits for a notice, and takes all that are there.
+fn heard(notices: &OwnedFd, limit: Duration) -> Result<(), Errno> {
+    let limit = limit.try_into().map_err(|_| Errno::INVAL)?;
+    match poll(&mut [PollFd::new(notices, PollFlags::IN)], Some(&limit)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error),
+    }
+    while let Ok(1..) = rustix::io::read(notices, &mut [0; 4096]) {}
+    Ok(())
 }
 
 /// A path that is removed when this is dropped.
@@ -125,7 +192,7 @@ impl Drop for Socket {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Answers {
     endpoint: String,
     standing: Standing,

@@ -31,6 +31,7 @@ use crate::orphans::Orphans;
 use crate::privilege::Reduced;
 use crate::reads::Reads;
 use crate::registration::{Registration, Standing};
+use crate::repairs::Repairs;
 use crate::volumes::{Records, Volumes};
 
 /// How long running calls may take to end. Shorter than a pod's grace period of 30 s.
@@ -64,8 +65,14 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let initiator = Initiator { nqn: HostNqn::of(&node), id: HostId::of(&node) };
     let host = Linux::new(initiator.clone());
     let records = Records::open(&state_dir)?;
-    let volumes =
-        Arc::new(Volumes { host, records, kubelet: kubelet.clone(), prefix, reads: Reads::default() });
+    let volumes = Arc::new(Volumes {
+        host,
+        records,
+        kubelet: kubelet.clone(),
+        prefix,
+        reads: Reads::default(),
+        repairs: Repairs::default(),
+    });
 
     let events = Events::new(EVENTS);
     let monitor = Monitor::new(Arc::clone(&volumes), events.clone());

@@ -15,10 +15,11 @@ use rds_csi_api::{Bytes, Failure, FsType, Kind, ReconnectPolicy, VolumeId};
 
 use crate::host::{
     self, Attachment, Blank, Connected, Content, Device, Fit, Host, KubeletPath, ManagedNqn, MountOptions,
-    Signature, State, Subsystem, Target, Unfinished,
+    Repair, Signature, State, Subsystem, Target, Unfinished,
 };
+use crate::repairs::Permission;
 use crate::volumes::Volumes;
-use crate::volumes::record::{Form, Record};
+use crate::volumes::record::{Form, Mending, Record};
 use crate::volumes::undo::{self, Made, Remains};
 
 use observed::{Observed, Old, Staged, namesake, observe};
@@ -172,12 +173,11 @@ fn advance<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, made: &mut Vec<Made>)
                 host.format(blank, fs)?;
             }
             Step::Repair(device, fs) => {
-                check_unused(host, wanted, &device)?;
                 tracing::warn!(%device, "the filesystem has recorded errors and is checked before it is mounted");
-                host.repair(&device, fs)?;
+                repair(volumes, wanted, &device, fs)?;
             }
             Step::Mount(device, fs, options, fit) => {
-                mount(host, wanted, &device, fs, &options)?;
+                mount(volumes, wanted, &device, fs, &options)?;
                 made.push(Made::Mount(wanted.staging.clone()));
                 if fit == Fit::Fills || options.is_read_only() {
                     return Ok(());
@@ -206,20 +206,51 @@ fn changed(wanted: &Wanted, record: &Record) -> Option<ReconnectPolicy> {
 
 /// Mounting replays a journal or an XFS log, which is all that a crash needs. Only what does not mount is repaired.
 fn mount<H: Host>(
-    host: &H,
+    volumes: &Volumes<H>,
     wanted: &Wanted,
     device: &Device,
     fs: FsType,
     options: &MountOptions,
 ) -> Result<(), Error> {
-    match host.mount(device, fs, &wanted.staging, options) {
+    match volumes.host.mount(device, fs, &wanted.staging, options) {
         Err(error @ host::Error::Unmountable { .. }) if !options.is_read_only() => {
-            check_unused(host, wanted, device)?;
             tracing::warn!(%device, %error, "the filesystem does not mount and is repaired");
-            host.repair(device, fs)?;
-            Ok(host.mount(device, fs, &wanted.staging, options)?)
+            repair(volumes, wanted, device, fs)?;
+            Ok(volumes.host.mount(device, fs, &wanted.staging, options)?)
         }
         outcome => Ok(outcome?),
+    }
+}
+
+/// Repairs a filesystem, and keeps in mind that it is not done until it is. It goes as far as nothing is lost, or once as far as it
+/// must if somebody allowed that.
+fn repair<H: Host>(volumes: &Volumes<H>, wanted: &Wanted, device: &Device, fs: FsType) -> Result<(), Error> {
+    check_unused(&volumes.host, wanted, device)?;
+    let volume = &wanted.volume;
+    let how = match volumes.repairs.take(volume) {
+        None => Repair::Safe,
+        Some(Permission { asked_by, reason }) => {
+            tracing::warn!(%volume, asked_by, reason, "the filesystem is repaired though some of it may be lost");
+            Repair::Thorough
+        }
+    };
+    note(volumes, volume, Mending::Begun)?;
+    match volumes.host.repair(device, fs, how) {
+        Err(source @ host::Error::Failed { .. }) if how == Repair::Safe => {
+            return Err(Error::Unrepaired { volume: volume.clone(), source: Box::new(source) });
+        }
+        outcome => outcome?,
+    }
+    note(volumes, volume, Mending::Done)
+}
+
+/// The record was written before.
+fn note<H: Host>(volumes: &Volumes<H>, volume: &VolumeId, mending: Mending) -> Result<(), Error> {
+    match volumes.records.read(volume)? {
+        Some(record) if record.mending != mending => {
+            Ok(volumes.records.write(&Record { mending, ..record })?)
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -244,6 +275,7 @@ fn remember<H: Host>(
         staging: wanted.staging.as_path().into(),
         published: present.as_ref().map(|record| record.published.clone()).unwrap_or_default(),
         policy: present.as_ref().and_then(|record| changed(wanted, record)),
+        mending: present.as_ref().map_or(Mending::Done, |record| record.mending),
     };
     if present.as_ref() != Some(&record) {
         volumes.records.write(&record)?;
@@ -290,8 +322,8 @@ fn next(wanted: &Wanted, observed: Observed) -> Step {
         // A mounted volume is staged, whatever can be read of its superblock now: growing it is what NodeExpandVolume vouches for.
         (_, Usage::Block) | (Staged::Block | Staged::Mounted(Fit::Fills | Fit::Unknown(_)), _) => Step::Done,
         (Staged::Mounted(Fit::Smaller), Usage::Filesystem { fs, .. }) => Step::Grow(device, *fs),
-        (Staged::Unmounted(content), Usage::Filesystem { fs, options }) => {
-            prepare(volume, device, content, *fs, options)
+        (Staged::Unmounted(content, mending), Usage::Filesystem { fs, options }) => {
+            prepare(volume, device, content, mending, *fs, options)
         }
     }
 }
@@ -301,12 +333,15 @@ fn prepare(
     volume: VolumeId,
     device: Device,
     content: Content,
+    mending: Mending,
     wanted: FsType,
     options: &MountOptions,
 ) -> Step {
     match content {
-        Content::Has(Signature::Filesystem { fs, state: State::Flawed, .. })
-            if fs == wanted && !options.is_read_only() =>
+        Content::Has(Signature::Filesystem { fs, state, .. })
+            if fs == wanted
+                && (state == State::Flawed || mending == Mending::Begun)
+                && !options.is_read_only() =>
         {
             Step::Repair(device, fs)
         }

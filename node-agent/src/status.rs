@@ -16,6 +16,7 @@ use rds_csi_api::{HostId, HostNqn, ManagedPrefix, NodeName};
 use crate::host::{Initiator, KubeletDir, Linux, Use};
 use crate::inspect::{self, Volume};
 use crate::reads::Reads;
+use crate::repairs::Repairs;
 use crate::volumes::{Records, Volumes};
 
 /// Reading sysfs and /proc takes milliseconds.
@@ -101,6 +102,7 @@ fn read(args: Args) -> anyhow::Result<Vec<Volume>> {
         kubelet,
         prefix: managed_nqn_prefix,
         reads: Reads::default(),
+        repairs: Repairs::default(),
     };
     Ok(inspect::all(&volumes)?)
 }

@@ -3,7 +3,8 @@
 //! A bind mount of a device file under shared propagation was once multiplied to two thousand mounts, and the kernel ran out of
 //! memory. Each further mount or unmount of such a device is multiplied, too. Only NodeUnpublishVolume goes on: it takes mounts away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use rds_csi_api::{Failure, Kind, VolumeId};
 
@@ -53,8 +54,15 @@ impl Failure for Error {
 
 /// The storm that a volume's device is in, if it is in one.
 pub fn of(mounts: &Mounts, volume: &VolumeId, device: &Device) -> Option<Storm> {
-    let count = mounts.count_of(device);
+    let mut places = BTreeSet::new();
+    // A pod has as many subPaths as it asks for, each once.
+    let count = mounts.of(device).filter(|mount| !is_subpath(&mount.at) || !places.insert(&mount.at)).count();
     (count >= MOST).then(|| Storm { volume: volume.clone(), device: device.clone(), count })
+}
+
+/// Whether kubelet binds a directory of a volume there, for one container: `pods/UID/volume-subpaths/VOLUME/CONTAINER/NUMBER`.
+fn is_subpath(at: &Path) -> bool {
+    at.components().any(|part| part.as_os_str() == "volume-subpaths")
 }
 
 /// Refuses a volume in a storm.
@@ -78,8 +86,6 @@ pub fn check<H: Host>(volumes: &Volumes<H>, volume: &VolumeId, mounts: &Mounts) 
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::host::fake::Holds;
     use crate::monitor::changes;
@@ -131,6 +137,22 @@ mod tests {
         }
         stage(&world.volumes, &world.stage_filesystem()).unwrap();
         publish(&world.volumes, &world.publish_as(WRITING)).unwrap();
+    }
+
+    #[test]
+    fn subpaths_are_no_storm_unless_they_are_mounted_over_each_other() {
+        let world = stormy(2);
+        let subpath = |number| format!("/var/lib/kubelet/pods/p/volume-subpaths/pvc-a/main/{number}");
+        for number in 0..2 * MOST {
+            world.host.mount_again(&world.nqn, Path::new(&subpath(number)));
+        }
+        stage(&world.volumes, &world.stage_filesystem()).unwrap();
+        for _ in 0..MOST {
+            world.host.mount_again(&world.nqn, Path::new(&subpath(0)));
+        }
+        let error =
+            rds_csi_api::status::chain(&stage(&world.volumes, &world.stage_filesystem()).unwrap_err());
+        assert!(error.contains("mounted 102 times"), "{error}");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use crate::host::{
     self, DeviceNumber, Found, Holder, Host, KubeletDir, KubeletPath, ManagedNqn, Mounts, Subsystem,
 };
 use crate::reads::Reads;
+use crate::repairs::Repairs;
 
 pub mod health;
 pub mod record;
 pub mod survey;
 pub mod undo;
 
-pub use record::{Record, Records};
+pub use record::{Mending, Record, Records};
 
 /// The volumes of this node.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Volumes<H> {
     pub prefix: ManagedPrefix,
     /// Who looks at them.
     pub reads: Reads,
+    /// Which of them may lose something by a repair.
+    pub repairs: Repairs,
 }
 
 /// Why nothing can be said of a volume.
@@ -118,6 +121,7 @@ impl<H: Host> Volumes<H> {
             staging: path.clone(),
             published: [path].into(),
             policy: None,
+            mending: Mending::Done,
         }))
     }
 

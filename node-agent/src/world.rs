@@ -7,6 +7,7 @@ use rds_csi_api::{Bytes, FsType, ManagedPrefix, Nqn, Portal, ReconnectPolicy, Vo
 use crate::host::fake::{FakeHost, Holds};
 use crate::host::{KubeletDir, KubeletPath, ManagedNqn, MountOptions, Target};
 use crate::reads::Reads;
+use crate::repairs::Repairs;
 use crate::volumes::{Records, Volumes};
 use crate::{publish, stage, unpublish, unstage};
 
@@ -39,6 +40,7 @@ fn volumes(host: &FakeHost, state: &Path) -> Volumes<FakeHost> {
         kubelet: KubeletDir::imagined("/var/lib/kubelet"),
         prefix: prefix(),
         reads: Reads::default(),
+        repairs: Repairs::default(),
     }
 }
 

@@ -104,13 +104,10 @@ impl NodeAgents {
             let answer = call(Client::new(channel)).await;
             answer.map(Response::into_inner).map_err(|status| failed(node(), &status))
         };
-        match timeout(limit, answered).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let why = format!("no answer within {} s", limit.as_secs());
-                Err(Unanswered::Silent { node: node(), why })
-            }
-        }
+        timeout(limit, answered).await.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s", limit.as_secs());
+            Err(Unanswered::Silent { node: node(), why })
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use super::{DEADLINE, NodeAgents, holder};
 /// How long the override may take: the agent gives its kernel a minute.
 const DETACH_TIME: Duration = Duration::from_secs(65);
 
-/// Who wants a volume off a node whatever uses it, and why. Both are told to the node's log and in an event.
+/// Who wants something done that costs data, and why. Both are told to the node's log and in an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// A person, or the part of this program that decided it.
@@ -98,6 +98,20 @@ impl NodeAgents {
             wire::SetReconnectPolicyRequest { volume_id: volume.to_string(), nqn: nqn.to_string(), policy };
         let set = async |mut agent: super::Client| agent.set_reconnect_policy(request).await;
         self.ask(node, DEADLINE, set).await.map(drop)
+    }
+
+    /// Lets the next stage on a node repair a volume's filesystem though some of it may be lost.
+    pub async fn allow_repair(
+        &self,
+        node: &NodeName,
+        volume: &VolumeId,
+        order: &Order,
+    ) -> Result<(), Unanswered> {
+        let Order { asked_by, reason } = order.clone();
+        let request = wire::AllowRepairRequest { volume_id: volume.to_string(), asked_by, reason };
+        self.ask(node, DEADLINE, async |mut agent: super::Client| agent.allow_repair(request).await)
+            .await
+            .map(drop)
     }
 
     /// The override: takes a volume off a node although something uses it there. Silence means that nobody knows whether it is done.

@@ -85,6 +85,13 @@ impl node_agent_server::NodeAgent for Answer {
         Err(Status::unimplemented("nobody should ask"))
     }
 
+    async fn allow_repair(
+        &self,
+        _: Request<wire::AllowRepairRequest>,
+    ) -> Result<Response<wire::AllowRepairResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn detach(
         &self,
         _: Request<wire::DetachRequest>,

@@ -161,6 +161,13 @@ impl NodeAgent for Service {
         Err(Status::unimplemented("nobody should ask"))
     }
 
+    async fn allow_repair(
+        &self,
+        _: Request<rds_csi_api::node_agent::AllowRepairRequest>,
+    ) -> Result<Response<rds_csi_api::node_agent::AllowRepairResponse>, Status> {
+        Err(Status::unimplemented("nobody should ask"))
+    }
+
     async fn detach(
         &self,
         _: Request<rds_csi_api::node_agent::DetachRequest>,

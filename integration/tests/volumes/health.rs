@@ -25,6 +25,8 @@ pub(crate) async fn trouble(pod: &Pod<'_>) -> Result<Option<String>> {
 pub(crate) struct Watched<'a> {
     driver: &'a Driver<'a>,
     pod: Pod<'a>,
+    /// Whose events are waited for.
+    volume: String,
     mounts: String,
     /// The agent's life, and the last event that was read.
     instance: String,
@@ -33,8 +35,14 @@ pub(crate) struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     pub(crate) async fn begin(driver: &'a Driver<'a>, pod: &Pod<'a>) -> Result<Self> {
+        Self::begin_of(driver, pod, &pod.volume.id).await
+    }
+
+    /// The same, for the events of another volume on the pod's node.
+    pub(crate) async fn begin_of(driver: &'a Driver<'a>, pod: &Pod<'a>, volume: &str) -> Result<Self> {
+        let (mounts, instance) = (mounts(pod).await?, String::new());
         let mut watched =
-            Self { driver, pod: pod.clone(), mounts: mounts(pod).await?, instance: String::new(), after: 0 };
+            Self { driver, pod: pod.clone(), volume: volume.into(), mounts, instance, after: 0 };
         ensure!(watched.mounts.lines().count() == 2, "staged and published: {}", watched.mounts);
         watched.is_as_before().await?;
         let mut agent = driver.node_agent(pod.worker, driver.identity())?;
@@ -58,7 +66,7 @@ impl<'a> Watched<'a> {
                 let Some(event) = told.event else { continue };
                 ensure!(event.sequence == self.after + 1, "after number {}: {event:?}", self.after);
                 self.after = event.sequence;
-                if event.volume_id == self.pod.volume.id {
+                if event.volume_id == self.volume {
                     return anyhow::Ok(event);
                 }
             }

@@ -2,12 +2,15 @@
 
 mod agent;
 mod attaching;
+mod contract;
 mod copies;
 mod data;
 mod doctor;
 mod earlier;
+mod failing;
 mod failures;
 mod fences;
+mod forced;
 mod foreign;
 mod growth;
 mod health;
@@ -167,6 +170,27 @@ fn main() -> ExitCode {
             "an_array_that_refuses_is_asked_three_times_and_again_after_a_reset",
             protection::an_array_that_refuses_is_asked_three_times_and_again_after_a_reset,
         )
+        .test(
+            "an_unmount_that_waits_for_a_fenced_connection_is_let_go",
+            forced::an_unmount_that_waits_for_a_fenced_connection_is_let_go,
+        )
+        .test(
+            "a_person_takes_a_volume_away_from_those_who_use_it",
+            forced::a_person_takes_a_volume_away_from_those_who_use_it,
+        )
+        .test(
+            "a_policy_that_is_changed_live_outlasts_a_repeated_stage",
+            forced::a_policy_that_is_changed_live_outlasts_a_repeated_stage,
+        )
+        .test(
+            "a_filesystem_that_stops_writing_is_told_and_well_when_it_is_staged_again",
+            failing::a_filesystem_that_stops_writing_is_told_and_well_when_it_is_staged_again,
+        )
+        .test(
+            "a_filesystem_that_cannot_be_mounted_is_told_once",
+            failing::a_filesystem_that_cannot_be_mounted_is_told_once,
+        )
+        .test("a_worker_s_kernel_keeps_the_contract", contract::a_worker_s_kernel_keeps_the_contract)
         .test("everything_is_proved_on_a_real_target", doctor::everything_is_proved_on_a_real_target)
         .run()
 }

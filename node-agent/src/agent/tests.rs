@@ -246,6 +246,9 @@ async fn another_node_of_the_same_authority_is_refused() {
         let policy = wire::SetReconnectPolicyRequest { volume_id: "pvc-a".into(), ..Default::default() };
         let status = node.set_reconnect_policy(policy).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{name}");
+        let repair = wire::AllowRepairRequest { volume_id: "pvc-a".into(), ..Default::default() };
+        let status = node.allow_repair(repair).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{name}");
         let status = node.detach(override_of(&service.world)).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{name}");
         assert!(!service.world.is_clean(), "nothing was taken away");

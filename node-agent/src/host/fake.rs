@@ -72,6 +72,8 @@ pub enum Holds {
     Flawed(FsType, Bytes),
     /// A filesystem that mounts only after a repair.
     Damaged(FsType, Bytes),
+    /// A filesystem that no repair mends without losing some of it.
+    Ruined(FsType, Bytes),
     /// Something else, by its name.
     Foreign(&'static str),
     /// It fails every read.
@@ -175,6 +177,12 @@ impl World {
             .map(|(nqn, _)| nqn.clone());
         nqn.and_then(|nqn| self.exports.get_mut(&nqn))
             .ok_or_else(|| Error::system("open", device.path())(Errno::NXIO))
+    }
+
+    /// Whether there is such a device. The machine's own disk is no connection's.
+    fn has(&self, number: DeviceNumber) -> bool {
+        let own = matches!(number.major, 0 | 8);
+        own || self.connections.values().any(|connection| connection.device.number == number)
     }
 
     /// Whether what was written to the device waits for its connection.

@@ -7,7 +7,7 @@ use std::{fs, io};
 use rds_csi_api::{Bytes, FsType};
 use rustix::fs::{Mode, OFlags, fstat, fstatvfs, openat};
 
-use super::{Blank, Device, DeviceNumber, Error, KubeletPath, exec, unfinished};
+use super::{Blank, Device, DeviceNumber, Error, KubeletPath, Repair, exec, unfinished};
 
 /// Generous: none of them may be cut short on a large device without need, and each stage has its own deadline.
 const FORMAT_TIME: Duration = Duration::from_mins(10);
@@ -31,17 +31,25 @@ pub(super) fn format(blank: Blank, fs: FsType) -> Result<(), Error> {
     run(program, options, &device, &operands, FORMAT_TIME, |code| code == 0)
 }
 
-/// Repairs what can be repaired without a person's decision.
-pub(super) fn repair(device: &Device, fs: FsType) -> Result<(), Error> {
+/// Repairs what can be repaired without a person's decision, or with it.
+pub(super) fn repair(device: &Device, fs: FsType, how: Repair) -> Result<(), Error> {
     let path = device.path();
     match fs {
         // e2fsck(8): 1 is 'errors corrected', 2 adds 'reboot if it is mounted', which it is not.
         FsType::Ext3 | FsType::Ext4 => {
-            run("e2fsck", &["-p"], device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code & !3 == 0)
+            let options: &[&str] = match how {
+                Repair::Safe => &["-p"],
+                Repair::Thorough => &["-f", "-y"],
+            };
+            run("e2fsck", options, device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code & !3 == 0)
         }
         // Without -L: a log that cannot be replayed holds the last writes, and is not thrown away unasked.
         FsType::Xfs => {
-            run("xfs_repair", &[], device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code == 0)
+            let options: &[&str] = match how {
+                Repair::Safe => &[],
+                Repair::Thorough => &["-L"],
+            };
+            run("xfs_repair", options, device, &[&path.to_string_lossy()], REPAIR_TIME, |code| code == 0)
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{
     Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found, Holder, Host,
-    Initiator, KubeletPath, ManagedNqn, MountOptions, Mounts, Subsystem, Target, Unfinished, Usage,
+    Initiator, KubeletPath, ManagedNqn, MountOptions, Mounts, Repair, Subsystem, Target, Unfinished, Usage,
     device_node, filesystem, in_use, mount, nvme, probe, unfinished,
 };
 
@@ -110,9 +110,9 @@ impl Host for Linux {
         unfinished::finish(&self.root, &device)
     }
 
-    fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error> {
+    fn repair(&self, device: &Device, fs: FsType, how: Repair) -> Result<(), Error> {
         let _pinned = probe::open_device(&self.root, device)?;
-        filesystem::repair(device, fs)
+        filesystem::repair(device, fs, how)
     }
 
     fn grow(&self, device: &Device, fs: FsType, mounted_at: &KubeletPath) -> Result<(), Error> {

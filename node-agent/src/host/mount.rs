@@ -51,6 +51,13 @@ impl Mount {
         };
         !has(&self.options, &["ro"]) && has(&self.super_options, &["ro", "emergency_ro"])
     }
+
+    /// Whether its filesystem takes no more writes once it has recorded an error. Kernels from 6.12 to 6.14 do not say so among
+    /// their mounts.
+    pub fn stops_at_errors(&self) -> bool {
+        let has = |options: &[String], word| options.iter().any(|option| option == word);
+        !has(&self.options, "ro") && has(&self.super_options, "errors=remount-ro")
+    }
 }
 
 /// The mounts of one mount namespace, in the order in which the kernel gives them.
@@ -83,13 +90,13 @@ impl Mounts {
         self.0.iter().filter(move |mount| mount.at == at)
     }
 
-    /// How often a device is mounted: its filesystem, or its own node, which is a file of devtmpfs.
-    pub fn count_of(&self, device: &Device) -> usize {
+    /// Those of a device: of its filesystem, or of its own node, which is a file of devtmpfs.
+    pub fn of<'a>(&'a self, device: &'a Device) -> impl Iterator<Item = &'a Mount> {
         let is_node = |mount: &Mount| {
             mount.filesystem == "devtmpfs"
                 && mount.root.strip_prefix("/").is_ok_and(|name| name == Path::new(&device.name))
         };
-        self.0.iter().filter(|mount| mount.device == device.number || is_node(mount)).count()
+        self.0.iter().filter(move |mount| mount.device == device.number || is_node(mount))
     }
 
     /// What a look at this path meets.

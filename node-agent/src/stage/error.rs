@@ -140,6 +140,18 @@ pub enum Error {
         /// As what.
         staged: Form,
     },
+    /// Its filesystem needs a repair that loses something.
+    #[error(
+        "the filesystem of volume {volume} cannot be repaired without a decision: restore the volume from a snapshot, or allow one \
+         repair that may lose some of it (AllowRepair, docs/node.md)"
+    )]
+    Unrepaired {
+        /// Which volume.
+        volume: VolumeId,
+        /// What the repair said.
+        #[source]
+        source: Box<host::Error>,
+    },
     /// Something uses the device that is to be formatted or repaired.
     #[error("volume {volume} is in use, so it is neither formatted nor repaired: {}", in_use::told(holders))]
     InUse {
@@ -186,7 +198,7 @@ impl Error {
     /// Whether the volume is there, and cannot be mounted.
     pub fn is_of_mount(&self) -> bool {
         match self {
-            Self::Foreign { .. } | Self::Unreadable { .. } => true,
+            Self::Foreign { .. } | Self::Unreadable { .. } | Self::Unrepaired { .. } => true,
             Self::Host(error) => error.is_of_mount(),
             Self::Remains { cause, .. } => cause.is_of_mount(),
             _ => false,
@@ -206,7 +218,8 @@ impl Failure for Error {
             | Self::OtherConnection { .. }
             | Self::Namesake { .. }
             | Self::Moved { .. }
-            | Self::OtherPortal { .. } => Kind::Refused,
+            | Self::OtherPortal { .. }
+            | Self::Unrepaired { .. } => Kind::Refused,
             Self::OtherForm { .. } => Kind::Conflict,
             Self::InUse { .. } => Kind::InUse,
             Self::Remains { .. } => Kind::Unsure,

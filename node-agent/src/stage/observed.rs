@@ -8,7 +8,7 @@ use super::{DISCONNECT_TIME, Error, Usage, Wanted};
 use crate::host::{Attachment, Content, Device, Fit, Holder, Host, KubeletPath, ManagedNqn, Subsystem, Use};
 use crate::storm;
 use crate::volumes::Volumes;
-use crate::volumes::record::{Form, Record};
+use crate::volumes::record::{Form, Mending, Record};
 
 /// What there is.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ pub(super) enum Staged {
     Mounted(Fit),
     /// Something else.
     Other(String),
-    /// Nothing, and this is on the device.
-    Unmounted(Content),
+    /// Nothing, and this is on the device, of which a repair may have been cut off.
+    Unmounted(Content, Mending),
 }
 
 /// Another array's volume that has the same slot, and so maybe the same NQN, and is on this node.
@@ -127,7 +127,10 @@ fn observe_own<H: Host>(
     };
     let staged = match (&wanted.usage, mounts.top(&wanted.staging)) {
         (Usage::Block, None) => Staged::Block,
-        (Usage::Filesystem { .. }, None) => Staged::Unmounted(host.probe(&device)?),
+        (Usage::Filesystem { .. }, None) => {
+            let mending = record.map_or(Mending::Done, |record| record.mending);
+            Staged::Unmounted(host.probe(&device)?, mending)
+        }
         (Usage::Filesystem { .. }, Some(mount)) if mount.device == device.number => {
             // What is mounted read-only does not grow, however it fits.
             Staged::Mounted(if mount.is_read_only() {

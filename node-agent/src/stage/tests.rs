@@ -28,7 +28,8 @@ fn every_state_has_its_step() {
     let block = world.stage_as(Usage::Block);
     let ext4_in = |state| Content::Has(Signature::Filesystem { fs: FsType::Ext4, size: GIB, state });
     let ready = |staged| Observed::Ready(device(GIB), staged);
-    let unmounted = |content| ready(Staged::Unmounted(content));
+    let unmounted = |content| ready(Staged::Unmounted(content, Mending::Done));
+    let cut_off = |content| ready(Staged::Unmounted(content, Mending::Begun));
     for (wanted, observed, step) in [
         (&filesystem, Observed::Absent, "connect"),
         (&block, Observed::Absent, "connect"),
@@ -45,6 +46,7 @@ fn every_state_has_its_step() {
         (&filesystem, ready(Staged::Other("/dev/sda1".into())), "refuse"),
         (&filesystem, unmounted(ext4_in(State::Sound)), "mount"),
         (&filesystem, unmounted(ext4_in(State::Flawed)), "repair"),
+        (&filesystem, cut_off(ext4_in(State::Sound)), "repair"),
         (&filesystem, unmounted(Content::Has(Signature::Foreign("gpt".into()))), "refuse"),
         (&filesystem, unmounted(Content::Unreadable("EIO".into())), "refuse"),
         (&filesystem, ready(Staged::Mounted(Fit::Smaller)), "grow"),
@@ -216,6 +218,40 @@ fn lesson_20_a_filesystem_is_mounted_first_and_repaired_only_if_that_fails() {
     // A repair would fail: so none was tried.
     sound.host.fail_once(Act::Repair, Errno::IO);
     stage(&sound.volumes, &as_filesystem(&sound, FsType::Xfs, &[])).unwrap();
+}
+
+#[test]
+fn lesson_18_a_repair_that_would_lose_something_waits_for_a_person_s_word_and_takes_it_once() {
+    let world = world(Holds::Ruined(FsType::Ext4, GIB));
+    let wanted = world.stage_filesystem();
+    let error = stage(&world.volumes, &wanted).unwrap_err();
+    let told = rds_csi_api::status::chain(&error);
+    assert!(error.kind() == Kind::Refused && told.contains("AllowRepair") && told.contains("fsck"), "{told}");
+    assert!(world.is_clean(), "and nothing is left behind");
+    assert_eq!(world.host.holds(&world.nqn), Holds::Ruined(FsType::Ext4, GIB));
+    let permission = Permission { asked_by: "ada".into(), reason: "there is no snapshot".into() };
+    world.volumes.repairs.allow(&world.volume, permission);
+    stage(&world.volumes, &wanted).unwrap();
+    assert_eq!(world.host.holds(&world.nqn), Holds::Filesystem(FsType::Ext4, GIB));
+    assert_eq!(world.volumes.repairs.take(&world.volume), None);
+}
+
+#[test]
+fn a_repair_that_was_cut_off_is_begun_again_before_anything_is_mounted() {
+    let world = world(Holds::Flawed(FsType::Ext4, GIB));
+    let wanted = world.stage_filesystem();
+    // The agent is killed while its repair runs, which has put the superblock right already.
+    stage(&world.volumes, &wanted).unwrap();
+    let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
+    assert_eq!(record.mending, Mending::Done);
+    world.host.reboot();
+    world.volumes.records.write(&Record { mending: Mending::Begun, ..record }).unwrap();
+    world.host.fail_once(Act::Repair, Errno::IO);
+    stage(&world.volumes, &wanted).unwrap_err();
+    assert!(world.host.mounts().unwrap().top(&world.staging()).is_none(), "it is not mounted unrepaired");
+    stage(&world.volumes, &wanted).unwrap();
+    let record = world.volumes.records.read(&world.volume).unwrap().unwrap();
+    assert_eq!(record.mending, Mending::Done);
 }
 
 #[test]

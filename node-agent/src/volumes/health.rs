@@ -114,13 +114,15 @@ pub fn diagnose(facts: &Facts) -> Option<Trouble> {
     }
     match used {
         // Mounted for writing, and the filesystem does not let anybody: nobody but the kernel does that.
-        Used::Filesystem { mount, .. } if mount.stopped_writing() => trouble(
-            Ailment::ReadOnly,
-            format!(
+        Used::Filesystem { mount, errors }
+            if mount.stopped_writing() || (*errors > 0 && mount.stops_at_errors()) =>
+        {
+            let told = format!(
                 "the filesystem of volume {volume} became read-only after an error: see the node's kernel log, and \
                  {restage} and its filesystem is checked"
-            ),
-        ),
+            );
+            trouble(Ailment::ReadOnly, told)
+        }
         Used::Filesystem { errors, .. } if *errors > 0 => trouble(
             Ailment::Errors,
             format!(
@@ -178,6 +180,8 @@ mod tests {
             (live(), mounted(2, "rw", "rw", 0), Some("it is /dev/nvme1n1 (259:1) now")),
             (live(), mounted(1, "rw,noatime", "ro", 3), Some("became read-only after an error")),
             (live(), mounted(1, "rw", "rw,emergency_ro", 0), Some("became read-only after an error")),
+            (live(), mounted(1, "rw", "rw,errors=remount-ro", 0), None),
+            (live(), mounted(1, "rw", "rw,errors=remount-ro", 1), Some("became read-only after an error")),
             (live(), mounted(1, "rw", "rw", 3), Some("recorded 3 errors on /dev/nvme1n1")),
             (Attachment::Live(None), Used::Block(None), Some("has no device")),
             (

@@ -33,6 +33,17 @@ pub struct Record {
     pub published: BTreeSet<PathBuf>,
     /// How its connection is to be held on to, if that was changed after it was staged: it wins over what attachments say.
     pub policy: Option<ReconnectPolicy>,
+    /// Whether a repair of its filesystem was begun here and not ended.
+    pub mending: Mending,
+}
+
+/// Whether a repair is under way. One that was cut off, as by a rollout, is begun again before anything is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mending {
+    /// None is.
+    Done,
+    /// One was begun.
+    Begun,
 }
 
 impl Record {
@@ -238,12 +249,23 @@ struct Stored {
     /// As [`ReconnectPolicy`] is written. It is left away where there is none, so that earlier agents read the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reconnect_policy: Option<String>,
+    /// The same holds for this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    repair_begun: bool,
 }
 
 impl From<&Record> for Stored {
     fn from(record: &Record) -> Self {
-        let Record { volume, nqn, portal: Portal { address, port }, form, staging, published, policy } =
-            record;
+        let Record {
+            volume,
+            nqn,
+            portal: Portal { address, port },
+            form,
+            staging,
+            published,
+            policy,
+            mending,
+        } = record;
         Self {
             version: VERSION,
             volume: volume.clone(),
@@ -254,6 +276,7 @@ impl From<&Record> for Stored {
             staging_path: staging.clone(),
             publish_paths: published.clone(),
             reconnect_policy: policy.map(|policy| policy.to_string()),
+            repair_begun: *mending == Mending::Begun,
         }
     }
 }
@@ -285,6 +308,7 @@ fn parse(path: &Path, text: &[u8]) -> Result<Record, Error> {
         staging: stored.staging_path,
         published: stored.publish_paths,
         policy,
+        mending: if stored.repair_begun { Mending::Begun } else { Mending::Done },
     })
 }
 
@@ -302,6 +326,7 @@ mod tests {
             staging: "/var/lib/kubelet/plugins/a b".into(),
             published: ["/var/lib/kubelet/pods/p".into()].into(),
             policy: None,
+            mending: Mending::Done,
         }
     }
 
@@ -320,7 +345,8 @@ mod tests {
         records.write(&a).unwrap();
         assert_eq!(records.read(&a.volume).unwrap(), Some(a.clone()));
         assert_eq!(records.list().unwrap().records, [a.clone(), b.clone()]);
-        let tuned = Record { policy: Some("600,7,5,30".parse().unwrap()), ..a.clone() };
+        let tuned =
+            Record { policy: Some("600,7,5,30".parse().unwrap()), mending: Mending::Begun, ..a.clone() };
         records.write(&tuned).unwrap();
         assert_eq!(records.read(&a.volume).unwrap(), Some(tuned));
         records.remove(&a.volume).unwrap();

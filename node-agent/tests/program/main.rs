@@ -202,6 +202,20 @@ async fn what_kubelet_refused_is_logged_with_what_to_do() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_for_kubelet_that_somebody_removes_is_made_again() {
+    let agent = Agent::start();
+    let file: fn(&Agent) = |agent| std::fs::remove_file(agent.registration()).unwrap();
+    let folder: fn(&Agent) = |agent| std::fs::remove_dir_all(agent.path("kubelet/plugins_registry")).unwrap();
+    for remove in [file, folder] {
+        remove(&agent);
+        await_socket(&agent.registration());
+        let info = kubelet(&agent).get_info(InfoRequest {}).await.unwrap().into_inner();
+        assert_eq!(info.name, DRIVER_NAME);
+    }
+    assert!(agent.end().contains("somebody removed the socket"));
+}
+
 #[test]
 fn who_else_registers_the_driver_is_left_alone() {
     let port = free_port();

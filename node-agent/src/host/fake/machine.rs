@@ -1,6 +1,7 @@
 //! How a machine in memory behaves, by the kernel's rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -11,9 +12,12 @@ use rustix::io::Errno;
 use super::{Act, Connection, FakeHost, Holds, Late, mounted};
 use crate::host::{
     Amount, Attachment, Blank, Connected, Content, ControllerFacts, Device, DeviceNumber, Error, Found,
-    Holder, Host, KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Signature, State, Subsystem, Target,
-    Unfinished, Usage, Use,
+    Holder, Host, KubeletPath, ManagedNqn, Mount, MountOptions, Mounts, Repair, Signature, State, Subsystem,
+    Target, Unfinished, Usage, Use,
 };
+
+/// The only one that arrays in memory serve.
+const PORT: u16 = 4420;
 
 impl Host for FakeHost {
     fn attachment(&self, nqn: &Nqn) -> Result<Attachment, Error> {
@@ -54,7 +58,8 @@ impl Host for FakeHost {
         if world.connections.contains_key(nqn) {
             return Ok(Connected::Already);
         }
-        let Some(size) = world.exports.get(nqn).map(|disk| disk.size) else {
+        let served = target.portal.port == PORT;
+        let Some(size) = world.exports.get(nqn).filter(|_| served).map(|disk| disk.size) else {
             let source = std::io::ErrorKind::ConnectionRefused.into();
             return Err(Error::Unreachable { portal: target.portal, source });
         };
@@ -135,9 +140,7 @@ impl Host for FakeHost {
     }
 
     fn device_is_there(&self, number: DeviceNumber) -> Result<bool, Error> {
-        // The machine's own disk is no connection's.
-        let own = matches!(number.major, 0 | 8);
-        Ok(own || self.world().connections.values().any(|connection| connection.device.number == number))
+        Ok(self.world().has(number))
     }
 
     fn probe(&self, device: &Device) -> Result<Content, Error> {
@@ -145,7 +148,7 @@ impl Host for FakeHost {
         Ok(match world.disk(device)?.holds.clone() {
             Holds::Nothing => Content::Blank(Blank::imagined(device.clone())),
             Holds::Unfinished => Content::Unfinished(Unfinished::imagined(device.clone())),
-            Holds::Filesystem(fs, size) | Holds::Damaged(fs, size) => {
+            Holds::Filesystem(fs, size) | Holds::Damaged(fs, size) | Holds::Ruined(fs, size) => {
                 Content::Has(Signature::Filesystem { fs, size, state: State::Sound })
             }
             Holds::Flawed(fs, size) => Content::Has(Signature::Filesystem { fs, size, state: State::Flawed }),
@@ -170,12 +173,20 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn repair(&self, device: &Device, fs: FsType) -> Result<(), Error> {
+    fn repair(&self, device: &Device, fs: FsType, how: Repair) -> Result<(), Error> {
         let mut world = self.act(Act::Repair, &device.path())?;
         let disk = world.disk(device)?;
         match disk.holds.clone() {
             Holds::Damaged(found, size) | Holds::Flawed(found, size) if found == fs => {
                 disk.holds = Holds::Filesystem(fs, size);
+            }
+            Holds::Ruined(found, size) if found == fs && how == Repair::Thorough => {
+                disk.holds = Holds::Filesystem(fs, size);
+            }
+            Holds::Ruined(..) => {
+                let status = std::process::ExitStatus::from_raw(4 << 8);
+                let output = "UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.".into();
+                return Err(Error::Failed { program: "e2fsck", device: device.clone(), status, output });
             }
             Holds::Nothing
             | Holds::Unfinished
@@ -293,7 +304,7 @@ impl Host for FakeHost {
         let layer =
             world.layer(at.as_path()).ok_or_else(|| Error::system("detach", at.as_path())(Errno::INVAL))?;
         let device = world.mounts[layer].device;
-        if world.connections.values().any(|connection| connection.device.number == device) {
+        if world.has(device) {
             return Err(Error::Alive { at: at.as_path().into(), device });
         }
         world.mounts.remove(layer);

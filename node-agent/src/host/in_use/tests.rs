@@ -200,7 +200,7 @@ fn a_file_whose_filesystem_has_shut_down_is_told_by_its_name() {
     tree.process("300", "postgres", "mnt:[1]", &format!("{UNMOUNTED}{MOUNTED}"));
     symlink("/var/lib/kubelet/pods/p/mount/base", tree.root().join("proc/300/fd/7")).unwrap();
     symlink("/var/lib/kubelet/pods/p/mounted", tree.root().join("proc/300/fd/8")).unwrap();
-    let devices = [nvme1n1().number].into();
+    let devices = [nvme1n1().number];
     let told = |fd| by_name(&tree.root().join("proc/300/fd").join(fd), &devices).unwrap();
     assert_eq!(told("7"), Some((nvme1n1().number, "/var/lib/kubelet/pods/p/mount/base".into())));
     assert_eq!(told("8"), None);
