@@ -9,6 +9,8 @@ pub mod facts;
 pub mod fake;
 pub mod gauges;
 pub mod herald;
+#[cfg(test)]
+mod model;
 pub mod proof;
 pub mod reconcile;
 pub mod record;
