@@ -73,10 +73,15 @@ conformance *args: build (_go-tools "csi-sanity" csi_sanity)
     cargo test --quiet --package rds-csi-api --test wire_contract
     cargo run --quiet --bin rds-csi-conformance -- --csi-sanity "{{ csi_sanity }}/csi-sanity" "$@"
 
-# Run pods on microVMs with a real kubelet, on a control plane that runs here; arguments go to the tests
-kubelet *args: build (_go-tools "kubernetes" kubernetes) (_go-tools "sidecars" sidecars)
-    RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" RDS_CSI_RIG_SIDECARS="{{ sidecars }}" \
-        cargo test --workspace --test kubelet -- --include-ignored "$@"
+# Run pods on a whole Kubernetes with real kubelets on microVMs (arguments go to the tests), or keep one to try (--keep)
+cluster *args: build (_go-tools "kubernetes" kubernetes) (_go-tools "sidecars" sidecars)
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" RDS_CSI_RIG_SIDECARS="{{ sidecars }}"
+    if [[ "${1:-}" == --keep ]]; then
+        exec target/debug/rds-csi-cluster "${@:2}"
+    fi
+    cargo test --workspace --test cluster --test try_it -- --include-ignored "$@"
 
 # Run the controller against a real API server, with a simulated array and made-up agents; arguments go to the tests
 kubernetes *args: build (_go-tools "kubernetes" kubernetes)
@@ -100,11 +105,11 @@ bench-node:
 rig *args: build
     cargo run --quiet --bin rds-csi-rig -- "$@"
 
-# Do what CI does: format, lint, deny, audit, test, conformance, kubernetes, kubelet, demo, and say what took how long
+# Do what CI does: format, lint, deny, audit, test, conformance, kubernetes, cluster, demo, and say what took how long
 ci:
     #!/usr/bin/env bash
     set -uo pipefail
-    steps=(format lint deny audit test conformance kubernetes kubelet demo)
+    steps=(format lint deny audit test conformance kubernetes cluster demo)
     declare -A result
     began=$SECONDS
     status=0

@@ -1,38 +1,46 @@
-//! A Kubernetes cluster: etcd, the API server, the controller manager and the attacher as processes on this machine, and the
-//! rig's workers as its nodes, each with a real kubelet, containerd and our node agent. Nothing is pulled and nobody is root.
+//! A Kubernetes cluster: etcd, the API server, the controller manager, the scheduler and the sidecars as processes on this
+//! machine, and the rig's workers as its nodes, each with a real kubelet, containerd and our node agent. Nothing is pulled and
+//! nobody is root.
 
 mod access;
 pub mod control_plane;
 mod node;
 pub mod objects;
 mod process;
+mod replica;
+mod rights;
 mod sidecars;
+mod tunnel;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, Pod};
-use k8s_openapi::api::storage::v1::VolumeAttachment;
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client};
-use rds_csi_api::csi;
+use tokio::sync::MappedMutexGuard;
 
 pub use self::node::Node;
-use self::{control_plane::ControlPlane, process::Process};
+use self::{control_plane::ControlPlane, process::Process, replica::Replica};
 use crate::certificates;
-use crate::driver::{Controller, Settings, Volume};
-use crate::rig::{NodeKind, Plan, Rig, World, eventually};
+use crate::driver::{Controller, Settings};
+use crate::programs;
+use crate::rig::{NodeKind, Plan, Rig, World};
 
 /// How long anything in a cluster may take on a slow machine: kubelet, attacher and controller manager each have pauses of
 /// their own between two tries.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How many replicas the controller has.
+const REPLICAS: usize = 2;
+
 /// A cluster on a rig, with the driver installed.
 pub struct Cluster {
     // Those who call come before those who answer, and end before them.
-    attacher: Process,
-    controller: Controller,
+    snapshot_controller: Process,
+    replicas: Vec<Replica>,
     control_plane: ControlPlane,
     rig: Rig,
 }
@@ -42,19 +50,24 @@ impl Cluster {
     pub async fn boot(nodes: u8) -> Result<Self> {
         let began = Instant::now();
         let rig = Rig::boot(Plan { workers: nodes, nodes: NodeKind::Kubernetes, ..Plan::default() }).await?;
-        let names: Vec<_> = rig.workers().iter().map(|worker| worker.name().to_owned()).collect();
-        let folder = rig.directory().join("cluster");
-        let control_plane = ControlPlane::start(&folder, rig.keeper(), &names).await?;
-        objects::install(&control_plane.client()).await?;
+        let control_plane =
+            ControlPlane::start(&rig.directory().join("cluster"), rig.keeper(), rig.workers()).await?;
+        objects::install(&control_plane).await?;
         let identity = rig.authority().issue(certificates::CONTROLLER)?;
-        let controller =
-            Controller::start(&rig.controller_directory(), &Settings::of(&rig, &identity)).await?;
-        let attacher = sidecars::attacher(&control_plane, rig.keeper(), &controller.socket()).await?;
-        let cluster = Self { attacher, controller, control_plane, rig };
-        for node in cluster.nodes() {
-            if let Err(error) = node.start().await {
-                return Err(error.context(World::diagnosis(&cluster).await));
-            }
+        let kubeconfig = control_plane.access().kubeconfig(&access::service_account(rights::CONTROLLER))?;
+        let mut settings = Settings::of(&rig, &identity);
+        settings.flags = vec!["--kubernetes".into(), kubeconfig.display().to_string()];
+        let mut replicas = Vec::new();
+        for number in 0..REPLICAS {
+            replicas.push(Replica::start(number, &control_plane, rig.keeper(), settings.clone()).await?);
+        }
+        let snapshot_controller = sidecars::snapshot_controller(&control_plane, rig.keeper()).await?;
+        let cluster = Self { snapshot_controller, replicas, control_plane, rig };
+        let started = futures_util::future::try_join_all(
+            cluster.nodes().map(async |node| node.start().await).collect::<Vec<_>>(),
+        );
+        if let Err(error) = started.await {
+            return Err(error.context(World::diagnosis(&cluster).await));
         }
         eprintln!("cluster: its nodes are ready after {:.1} s", began.elapsed().as_secs_f32());
         Ok(cluster)
@@ -65,9 +78,19 @@ impl Cluster {
         &self.rig
     }
 
-    /// The driver's controller.
-    pub fn controller(&self) -> &Controller {
-        &self.controller
+    /// The driver's controller, as its first replica.
+    pub async fn controller(&self) -> Result<MappedMutexGuard<'_, Controller>> {
+        self.replicas[0].controller().await
+    }
+
+    /// Does something while controllers are killed at random moments and started again.
+    pub async fn while_controllers_die<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        replica::while_they_die(&self.replicas, work).await
+    }
+
+    /// The kubeconfig of one who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.control_plane.kubeconfig()
     }
 
     /// A client of its API server that may do everything.
@@ -83,43 +106,6 @@ impl Cluster {
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
         self.rig.workers().iter().map(|worker| Node::new(worker, &self.control_plane))
-    }
-
-    /// Makes a volume by the controller, and what stands for it in the cluster, by that name.
-    pub async fn provision(
-        &self,
-        name: &str,
-        capability: csi::VolumeCapability,
-        size: u64,
-    ) -> Result<Volume> {
-        let range =
-            csi::CapacityRange { required_bytes: i64::try_from(size)?, ..csi::CapacityRange::default() };
-        let request = csi::CreateVolumeRequest {
-            name: name.into(),
-            capacity_range: Some(range),
-            volume_capabilities: vec![capability],
-            ..csi::CreateVolumeRequest::default()
-        };
-        let volume = self.controller.create(request).await?;
-        self.claim(name, &volume).await?;
-        Ok(volume)
-    }
-
-    /// Waits until nothing is attached, and deletes what `provision` made.
-    pub async fn deprovision(&self, name: &str, volume: &Volume) -> Result<()> {
-        let is_of = |attachment: &VolumeAttachment| {
-            attachment.spec.source.persistent_volume_name.as_deref() == Some(name)
-        };
-        let what = format!("{name} is detached");
-        let detached = async || Ok(!self.attachments().await?.iter().any(is_of));
-        objects::timed(&what, eventually(&what, PATIENCE, detached)).await?;
-        self.unclaim(name).await?;
-        Ok(self.controller.delete(volume).await?)
-    }
-
-    /// All VolumeAttachments.
-    pub async fn attachments(&self) -> Result<Vec<VolumeAttachment>> {
-        Ok(Api::all(self.client()).list(&ListParams::default()).await?.items)
     }
 
     /// What the cluster's parts had to say, oldest first.
@@ -145,6 +131,9 @@ impl Cluster {
         for attachment in self.attachments().await? {
             left.push(format!("VolumeAttachment of {:?}", attachment.spec.source.persistent_volume_name));
         }
+        for claim in Api::<PersistentVolumeClaim>::all(self.client()).list(&all).await? {
+            left.push(format!("PersistentVolumeClaim {:?}", claim.metadata.name));
+        }
         for volume in Api::<PersistentVolume>::all(self.client()).list(&all).await? {
             left.push(format!("PersistentVolume {:?}", volume.metadata.name));
         }
@@ -168,16 +157,25 @@ impl World for Cluster {
         for node in self.nodes() {
             told.push_str(&node.diagnosis().await);
         }
-        for process in self.control_plane.processes().chain([&self.attacher]) {
+        let beside = self.replicas.iter().flat_map(Replica::processes).chain([&self.snapshot_controller]);
+        for process in self.control_plane.processes().chain(beside) {
             let _ = writeln!(told, "--- {}\n{}", process.name(), process.log_tail(20));
+        }
+        for replica in &self.replicas {
+            let _ = writeln!(told, "{}", replica.log_tail(200));
         }
         told.push_str(&self.events().await);
         told
     }
 
     fn directions(&self) -> String {
-        let kubeconfig = self.control_plane.kubeconfig();
-        format!("{}\nkubectl: KUBECONFIG={}", self.rig.directions(), kubeconfig.display())
+        let kubectl = programs::kubernetes().map(|folder| folder.display().to_string()).unwrap_or_default();
+        let kubeconfig = self.kubeconfig();
+        format!(
+            "{}\nin another shell:\n  export KUBECONFIG={}\n  export PATH={kubectl}:$PATH\n  kubectl get nodes,storageclasses",
+            self.rig.directions(),
+            kubeconfig.display()
+        )
     }
 
     async fn teardown(self) -> Result<()> {
@@ -186,9 +184,11 @@ impl World for Cluster {
         for node in self.nodes() {
             stopped = stopped.and(node.stop().await);
         }
-        let Self { attacher, controller, control_plane, rig } = self;
-        drop(attacher);
-        let stopped = stopped.and(controller.stop().await);
+        let Self { snapshot_controller, replicas, control_plane, rig } = self;
+        drop(snapshot_controller);
+        for replica in replicas {
+            stopped = stopped.and(replica.stop().await);
+        }
         drop(control_plane);
         let gone = rig.teardown().await;
         ensure!(left.is_empty(), "left behind in the cluster:\n  {}", left.join("\n  "));

@@ -16,7 +16,7 @@ pub fn path(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The folder of Kubernetes' programs, which `./just kubelet` builds once and names.
+/// The folder of Kubernetes' programs, which `./just cluster` builds once and names.
 pub fn kubernetes() -> Result<PathBuf> {
     built_by_just("RDS_CSI_RIG_KUBERNETES")
 }
@@ -28,6 +28,6 @@ pub fn sidecars() -> Result<PathBuf> {
 
 fn built_by_just(variable: &str) -> Result<PathBuf> {
     let folder = env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: run this by ./just kubelet"))?;
+        .with_context(|| format!("{variable} is not set: run this by ./just cluster"))?;
     Ok(folder.into())
 }

@@ -1,4 +1,4 @@
-//! The README's commands do what it says. `./just test`, `./just conformance`, `./just kubelet` and `./just demo` are steps of CI; the others
+//! The README's commands do what it says. `./just test`, `./just conformance`, `./just cluster` and `./just demo` are steps of CI; the others
 //! are run here.
 
 #![allow(clippy::unwrap_used, reason = "a test's own functions may fail as its tests do")]
@@ -43,11 +43,11 @@ fn text(output: Output) -> String {
 fn every_command_of_the_readme_is_run_by_ci() {
     assert_eq!(
         commands(),
-        ["./just demo", "./just test", "./just conformance", "./just kubelet", "./just simulator"]
+        ["./just demo", "./just test", "./just conformance", "./just cluster", "./just simulator"]
     );
     assert!(
-        JUSTFILE.contains("steps=(format lint deny audit test conformance kubernetes kubelet demo)"),
-        "test, conformance, kubelet and demo are steps of `./just ci`"
+        JUSTFILE.contains("steps=(format lint deny audit test conformance kubernetes cluster demo)"),
+        "test, conformance, cluster and demo are steps of `./just ci`"
     );
 }
 
@@ -55,7 +55,7 @@ fn every_command_of_the_readme_is_run_by_ci() {
 fn just_alone_lists_each_recipe_with_a_line_of_help() {
     let list = text(just(&[]).output().unwrap());
     let recipes: Vec<_> = list.lines().skip(1).collect();
-    for name in ["build", "test", "conformance", "kubelet", "demo", "simulator", "ci"] {
+    for name in ["build", "test", "conformance", "cluster", "demo", "simulator", "ci"] {
         assert!(
             recipes.iter().any(|line| line.trim_start().starts_with(name)),
             "{name} is missing in {list}"

@@ -7,14 +7,16 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::rights;
+
 /// May do everything.
 pub(super) const ADMIN: &str = "admin";
 
 /// The controller manager, as Kubernetes' own roles name it.
 pub(super) const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 
-/// The attacher's service account.
-pub(super) const ATTACHER: &str = "system:serviceaccount:kube-system:csi-attacher";
+/// The scheduler, likewise.
+pub(super) const SCHEDULER: &str = "system:kube-scheduler";
 
 /// The users and their tokens.
 #[derive(Debug)]
@@ -36,11 +38,9 @@ impl Access {
     /// The users of a cluster with these nodes, whose API server listens on that port with a certificate of `authority`.
     pub(super) fn new(folder: &Path, authority: &Path, port: u16, nodes: &[String]) -> Self {
         let user = |name: &str, groups| User { name: name.to_owned(), groups, token: Uuid::new_v4() };
-        let mut users = vec![
-            user(ADMIN, "system:masters"),
-            user(CONTROLLER_MANAGER, ""),
-            user(ATTACHER, "system:serviceaccounts"),
-        ];
+        let mut users =
+            vec![user(ADMIN, "system:masters"), user(CONTROLLER_MANAGER, ""), user(SCHEDULER, "")];
+        users.extend(rights::ACCOUNTS.map(|account| user(&service_account(account), rights::GROUP)));
         users.extend(nodes.iter().map(|node| user(&node_user(node), "system:nodes")));
         Self { folder: folder.into(), authority: authority.into(), port, users }
     }
@@ -83,4 +83,9 @@ impl Access {
 /// The name of a node's kubelet.
 pub(super) fn node_user(node: &str) -> String {
     format!("system:node:{node}")
+}
+
+/// The name of a service account of the driver's.
+pub(super) fn service_account(name: &str) -> String {
+    format!("system:serviceaccount:{}:{name}", rights::NAMESPACE)
 }

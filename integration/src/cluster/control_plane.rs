@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver and kube-controller-manager, on this machine's loopback.
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, on this machine's loopback.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,19 +9,22 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tokio::process::Command;
 use tokio::time::{Duration, sleep};
 
 use super::PATIENCE;
-use super::access::{ADMIN, Access, CONTROLLER_MANAGER};
+use super::access::{ADMIN, Access, CONTROLLER_MANAGER, SCHEDULER};
 use super::process::Process;
+use super::tunnel::Tunnel;
 use crate::certificates::{Authority, Identity};
 use crate::programs;
-use crate::rig::{HOST, Keeper};
+use crate::rig::{HOST, Keeper, Worker};
 
 /// The control plane's processes, and the keys to it.
 pub struct ControlPlane {
     // Whoever asks ends before whoever answers.
     processes: Vec<Process>,
+    _tunnel: Tunnel,
     authority: Authority,
     access: Access,
     folder: PathBuf,
@@ -36,15 +39,17 @@ impl ControlPlane {
         Self::start(folder, &Keeper::new(), &[]).await
     }
 
-    /// Starts it for these nodes, and waits until the default service account is there: then pods can be made.
-    pub(super) async fn start(folder: &Path, keeper: &Keeper, nodes: &[String]) -> Result<Self> {
+    /// Starts it for these workers, and waits until the default service account is there: then pods can be made.
+    pub(super) async fn start(folder: &Path, keeper: &Keeper, workers: &[Worker]) -> Result<Self> {
         let began = Instant::now();
+        let nodes: Vec<_> = workers.iter().map(|worker| worker.name().to_owned()).collect();
         fs::create_dir_all(folder)?;
         let authority = Authority::new(&folder.join("certificates"))?;
         let server = authority.issue_for("kube-apiserver", &["127.0.0.1", HOST, "kubernetes.default.svc"])?;
         let accounts = authority.issue("service-accounts")?;
         let [etcd_port, peer_port, port] = free_ports()?;
-        let access = Access::new(folder, &server.authority, port, nodes);
+        let access = Access::new(folder, &server.authority, port, &nodes);
+        let tunnel = Tunnel::open(folder, workers).await?;
 
         let programs = programs::kubernetes()?;
         let start = async |name, arguments: Vec<String>| {
@@ -52,17 +57,21 @@ impl ControlPlane {
         };
         let etcd = start("etcd", etcd_arguments(folder, etcd_port, peer_port)).await?;
         let tokens = access.token_file()?;
-        let arguments = api_server_arguments(port, etcd_port, &server, &accounts, &tokens);
+        let mut arguments = api_server_arguments(port, etcd_port, &server, &accounts, &tokens);
+        arguments.push(format!("--egress-selector-config-file={}", tunnel.egress_config(folder)?.display()));
         let api_server = start("kube-apiserver", arguments).await?;
         let kubeconfig = access.kubeconfig(CONTROLLER_MANAGER)?;
         let arguments = controller_manager_arguments(&kubeconfig, &accounts);
         let controllers = start("kube-controller-manager", arguments).await?;
+        let kubeconfig = access.kubeconfig(SCHEDULER)?;
+        let scheduler = start("kube-scheduler", scheduler_arguments(&kubeconfig)).await?;
 
         let kubeconfig = Kubeconfig::read_from(access.kubeconfig(ADMIN)?)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let mut plane = Self {
-            processes: vec![controllers, api_server, etcd],
+            processes: vec![scheduler, controllers, api_server, etcd],
+            _tunnel: tunnel,
             authority,
             access,
             folder: folder.into(),
@@ -117,6 +126,17 @@ impl ControlPlane {
 
     pub(super) fn processes(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter()
+    }
+
+    /// Runs kubectl as one who may do everything, and returns what it prints.
+    pub(super) async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(programs::kubernetes()?.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).kill_on_drop(true);
+        let ran =
+            tokio::time::timeout(PATIENCE, command.output()).await.context("kubectl does not end")??;
+        let told = String::from_utf8_lossy(&ran.stderr);
+        ensure!(ran.status.success(), "kubectl {}: {told}", arguments.join(" "));
+        Ok(String::from_utf8(ran.stdout)?)
     }
 
     /// The kubeconfig of one who may do everything.
@@ -186,6 +206,17 @@ fn controller_manager_arguments(kubeconfig: &Path, accounts: &Identity) -> Vec<S
         "--use-service-account-credentials".into(),
         format!("--service-account-private-key-file={}", accounts.key.display()),
         format!("--root-ca-file={}", accounts.authority.display()),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
+        // A node that says nothing for so long is not ready; a kubelet here says something every two seconds.
+        "--node-monitor-period=1s".into(),
+        "--node-monitor-grace-period=20s".into(),
+    ]
+}
+
+fn scheduler_arguments(kubeconfig: &Path) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
         "--leader-elect=false".into(),
         "--secure-port=0".into(),
     ]

@@ -16,7 +16,7 @@ use super::objects::timed;
 use crate::rig::{Exit, HOST, Target, Worker, eventually, last_lines};
 
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
-const KUBELET_PORT: u16 = 10250;
+pub(super) const KUBELET_PORT: u16 = 10250;
 const FOLDER: &str = "/etc/kubernetes";
 
 /// The image of all containers; it holds busybox.
@@ -150,11 +150,29 @@ impl<'cluster> Node<'cluster> {
         let nodes: Api<core::Node> = Api::all(self.plane.client());
         eventually(&format!("node {} is ready", self.name()), PATIENCE, async || {
             self.runs("kubelet").await?;
-            let node = nodes.get_opt(self.name()).await?;
-            let conditions = node.and_then(|node| node.status?.conditions).unwrap_or_default();
-            Ok(conditions.iter().any(|is| is.type_ == "Ready" && is.status == "True"))
+            Ok(is_ready(nodes.get_opt(self.name()).await?))
         })
         .await
+    }
+
+    /// Waits until the API server has not heard of it for so long that it calls it not ready.
+    pub async fn is_not_ready(&self) -> Result<()> {
+        let nodes: Api<core::Node> = Api::all(self.plane.client());
+        let what = format!("{} is not ready", self.name());
+        let lost = async || Ok(!is_ready(nodes.get_opt(self.name()).await?));
+        timed(&what, eventually(&what, PATIENCE, lost)).await
+    }
+
+    /// Declares it out of service, as whoever operates a cluster does who knows that it is down.
+    pub async fn out_of_service(&self) -> Result<()> {
+        let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+        self.plane.kubectl(&["taint", "node", self.name(), taint]).await.map(drop)
+    }
+
+    /// Takes that back.
+    pub async fn in_service(&self) -> Result<()> {
+        let taint = "node.kubernetes.io/out-of-service-";
+        self.plane.kubectl(&["taint", "node", self.name(), taint]).await.map(drop)
     }
 
     /// Runs a shell command in the only container of a pod here.
@@ -201,6 +219,11 @@ impl<'cluster> Node<'cluster> {
     }
 }
 
+fn is_ready(node: Option<core::Node>) -> bool {
+    let conditions = node.and_then(|node| node.status?.conditions).unwrap_or_default();
+    conditions.iter().any(|is| is.type_ == "Ready" && is.status == "True")
+}
+
 fn kubelet_config() -> serde_json::Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -218,6 +241,8 @@ fn kubelet_config() -> serde_json::Value {
         "makeIPTablesUtilChains": false,
         // A node's status tells which volumes are in use; a detach waits for it.
         "nodeStatusUpdateFrequency": "2s",
+        // Renewed at a quarter of it: a node that is gone is known to be sooner than after 40 s.
+        "nodeLeaseDurationSeconds": 8,
         "evictionHard": { "memory.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%" },
         "imageGCHighThresholdPercent": 100,
     })

@@ -1,7 +1,11 @@
-//! Pods on the driver's volumes, with a real kubelet, a real control plane and the real attacher between them and the driver.
+//! Pods on the driver's volumes, with a whole Kubernetes between them and the driver: real kubelets, a real control plane and
+//! upstream's sidecars.
 //!
-//! They need Kubernetes' programs, which `./just kubelet` builds, and so are left out of `cargo test`.
+//! They need Kubernetes' programs, which `./just cluster` builds, and so are left out of `cargo test`.
 
+mod claims;
+mod conflicts;
+mod disturbed;
 mod pods;
 mod registration;
 mod restarts;
@@ -14,8 +18,25 @@ use rds_csi_integration::rig::group;
 const MIB: u64 = 1 << 20;
 
 fn main() -> ExitCode {
-    group::<Cluster>(1)
+    group::<Cluster>(2)
         .test("kubelet_registers_the_driver", registration::kubelet_registers_the_driver)
+        .test(
+            "a_claim_gets_a_volume_and_its_bytes_follow_its_pods",
+            claims::a_claim_gets_a_volume_and_its_bytes_follow_its_pods,
+        )
+        .test(
+            "a_filesystem_grows_under_the_pod_that_uses_it",
+            claims::a_filesystem_grows_under_the_pod_that_uses_it,
+        )
+        .test("snapshots_and_clones_hold_what_was_there", claims::snapshots_and_clones_hold_what_was_there)
+        .test(
+            "controllers_that_die_at_random_moments_spoil_nothing",
+            disturbed::controllers_that_die_at_random_moments_spoil_nothing,
+        )
+        .test(
+            "a_pod_on_a_second_node_waits_and_is_told_why",
+            conflicts::a_pod_on_a_second_node_waits_and_is_told_why,
+        )
         .test(
             "a_pod_keeps_its_filesystem_and_nothing_is_left_after_it",
             pods::a_pod_keeps_its_filesystem_and_nothing_is_left_after_it,

@@ -8,14 +8,14 @@ use rds_csi_integration::rig::eventually;
 
 use super::MIB;
 
-/// Waits until nothing of any volume is on the node and nothing is attached.
+/// Waits until nothing of any volume is on the nodes and nothing is attached.
 pub(crate) async fn nothing_is_left(cluster: &Cluster) -> Result<()> {
-    let node = cluster.node("w1");
-    let clean = eventually("nothing of a volume is left on w1", PATIENCE, async || {
-        Ok(node.volumes_left().await?.is_empty())
-    });
-    if let Err(error) = clean.await {
-        return Err(error.context(node.volumes_left().await?.join("\n")));
+    for node in cluster.nodes() {
+        let what = format!("nothing of a volume is left on {}", node.name());
+        let clean = eventually(&what, PATIENCE, async || Ok(node.volumes_left().await?.is_empty()));
+        if let Err(error) = clean.await {
+            return Err(error.context(node.volumes_left().await?.join("\n")));
+        }
     }
     ensure!(cluster.attachments().await?.is_empty(), "{:?}", cluster.attachments().await?);
     Ok(())
