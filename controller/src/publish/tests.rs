@@ -256,13 +256,19 @@ async fn a_cache_that_is_late_neither_clears_a_holder_nor_forgets_one() {
 }
 
 #[tokio::test]
-async fn a_kubelet_that_reports_that_it_does_not_use_it_is_believed_if_the_agent_is_silent() {
-    for (reported, fences) in [(Reported::NotInUse, 0), (Reported::InUse, 1), (Reported::Nothing, 1)] {
+async fn a_kubelet_is_believed_if_the_agent_is_silent() {
+    let (unused, used) = (Reported::NotInUse, Reported::InUse);
+    for (seen, fences) in
+        [(Node::Ready(unused), 0), (Node::NotReady(used), 1), (Node::Ready(Reported::Nothing), 1)]
+    {
         let world = World::new(AccessMode::SingleNodeWriter).await;
         world.attach("w1").await.unwrap();
-        world.ledger.node(&node("w1"), Node::Ready(reported));
+        world.ledger.node(&node("w1"), Node::Ready(used));
+        assert_eq!(world.detach("w1", Duration::ZERO).await.unwrap_err().kind(), Kind::InUse);
+        assert!(world.admits(&["w1"]) && world.array.fences() == 0);
+        world.ledger.node(&node("w1"), seen);
         world.detach("w1", Duration::ZERO).await.unwrap();
-        assert!(world.admits(&[]) && world.array.fences() == fences, "{reported:?}");
+        assert!(world.admits(&[]) && world.array.fences() == fences, "{seen:?}");
     }
 }
 
