@@ -39,6 +39,7 @@ pub(super) enum Question {
     Facts { of: Nodes, freshness: Freshness },
     Replace { loaded: u8, by: Written },
     Testimony(usize),
+    Link(usize),
     Volume,
     Command(Command),
 }
@@ -237,8 +238,13 @@ impl Witness for Actor {
         }
     }
 
-    async fn link(&self, _: &NodeName, _: &VolumeId, _: &Nqn) -> Link {
-        unreachable!("no attachment asks for it")
+    async fn link(&self, node: &NodeName, _: &VolumeId, _: &Nqn) -> Link {
+        match self.ask(Question::Link(index(node))).await {
+            Answer::InUse => Link::Live,
+            Answer::Waits => Link::Broken,
+            Answer::Gone => Link::Unused,
+            _ => Link::Unknown("no answer".into()),
+        }
     }
 
     fn named(&self) -> Vec<NodeName> {

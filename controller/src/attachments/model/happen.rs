@@ -181,6 +181,20 @@ impl Model {
                 }
                 outcomes
             }
+            Question::Link(node) => {
+                let machine = world.machines[node];
+                let answer = match (machine.reachable, machine.uses, machine.connected) {
+                    (false, _, _) => Answer::Silent,
+                    (true, Some(_), true) => Answer::InUse,
+                    (true, Some(_), false) => Answer::Waits,
+                    (true, None, _) => Answer::Gone,
+                };
+                let mut outcomes = vec![(answer, world.clone())];
+                if machine.reachable && world.faults > 0 {
+                    outcomes.push((Answer::Silent, faulty(&|_| {})));
+                }
+                outcomes
+            }
             Question::Volume => {
                 vec![(Answer::Volume { admitted: world.admitted, epoch: world.epoch }, world.clone())]
             }

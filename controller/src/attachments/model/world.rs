@@ -118,8 +118,13 @@ pub(super) enum Answer {
     Unknown,
     Gone,
     InUse,
+    /// It uses the volume, and tries to get its connection back.
+    Waits,
     Silent,
-    Volume { admitted: Nodes, epoch: u8 },
+    Volume {
+        admitted: Nodes,
+        epoch: u8,
+    },
     Strangers,
     Lost,
 }
