@@ -111,3 +111,15 @@ fn what_holds_a_device_that_is_gone_is_told() {
     let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
     assert_eq!((volume.connection, volume.holders.len()), (Connection::Absent, 3));
 }
+
+#[test]
+fn a_volume_is_found_under_the_name_of_whichever_epoch() {
+    for epoch in ["", ":e2", ":e17"] {
+        let world = world(Holds::Nothing);
+        let nqn: Nqn = format!("{}{epoch}", world.nqn).parse().unwrap();
+        world.host.connect_by_hand(&nqn);
+        world.host.open_file(&nqn, 4711, "qemu", "/dev/vda");
+        let volume = one(&world.volumes, &world.volume).unwrap().unwrap();
+        assert_eq!((volume.nqn, volume.connection, volume.holders.len()), (nqn, Connection::Live, 1));
+    }
+}
