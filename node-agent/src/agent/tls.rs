@@ -15,13 +15,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// How long a handshake may take.
 const SHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// How long nobody is let in after a connection could not be taken.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// So many may go on at once. The controller has few connections, and nobody else should have any.
 const MOST_SHAKES: usize = 64;
@@ -105,7 +108,16 @@ impl Tls {
         let tls = Arc::new(self);
         let shaken = TcpListenerStream::new(listener).map(move |connection| {
             let tls = Arc::clone(&tls);
-            async move { tls.shake(connection?).await }
+            async move {
+                match connection {
+                    Ok(connection) => tls.shake(connection).await,
+                    Err(error) => {
+                        // Too many files are open, as a rule, and the next attempt would fail at once.
+                        sleep(PAUSE).await;
+                        Err(error)
+                    }
+                }
+            }
         });
         shaken.buffer_unordered(MOST_SHAKES).filter_map(|shaken| {
             if let Err(error) = &shaken {
