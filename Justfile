@@ -96,6 +96,10 @@ bench-array *args:
     cargo build --quiet --profile measured --workspace --bins
     cargo run --quiet --profile measured --bin rds-csi-bench-array -- "$@"
 
+# Time a burst of attachments through a real API server, and look at what many leave in the controller's memory
+bench-attach: build (_go-tools "kubernetes" kubernetes)
+    RDS_CSI_RIG_KUBERNETES="{{ kubernetes }}" cargo test --workspace --test kubernetes -- --include-ignored attachments_ --nocapture
+
 # Time what the node agent adds to the system calls that it makes, on microVMs, and count the programs that it runs
 bench-node:
     cargo build --quiet --profile measured --workspace --bins

@@ -2,12 +2,14 @@
 //! who does, events, and which replica leads. Nothing here knows an array or decides anything.
 
 pub mod agents;
+pub mod breakers;
 pub mod cache;
 pub mod claims;
 pub mod events;
 pub mod leader;
 pub mod lease;
 pub mod ledger;
+pub mod node_events;
 pub mod objects;
 
 use std::path::PathBuf;

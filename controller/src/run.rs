@@ -1,6 +1,7 @@
 //! The program's whole life.
 
 mod joined;
+mod led;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,6 +24,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest note that Kubernetes takes, less what a cut off character may need.
 const LONGEST_NOTE: usize = 1000;
 
+/// How long Kubernetes keeps an event, unless it is told otherwise.
+const KEPT: Duration = Duration::from_hours(1);
+
 /// How many notes wait to be posted.
 const WAITING: usize = 256;
 
@@ -38,6 +41,17 @@ pub struct Note {
     pub reason: String,
     /// In a sentence.
     pub message: String,
+    /// What tells it from the same at another time, if it may come several times itself.
+    pub once: Option<Once>,
+}
+
+/// Something that happened at one time, and may be heard of more often.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Once {
+    /// The event's name in Kubernetes, which makes no two of one name.
+    pub event: String,
+    /// When it happened, since 1970.
+    pub at: Duration,
 }
 
 /// What an event is about.
@@ -118,7 +132,7 @@ impl Herald {
     /// Something that somebody should look at.
     pub fn warn(&self, reason: &str, message: String) {
         let (object, severity, reason) = (self.pod.clone(), Severity::Warning, reason.into());
-        self.mailbox.put(Note { object, severity, reason, message });
+        self.mailbox.put(Note { object, severity, reason, message, once: None });
     }
 }
 
@@ -156,6 +170,10 @@ impl Poster {
     async fn post(&mut self, note: &Note) -> Result<(), kube::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), note.object.namespace());
         let now = Time(Timestamp::now());
+        // Kubernetes has forgotten what is older, and would take it for new.
+        if note.once.as_ref().is_some_and(|once| since(once.at) > KEPT) {
+            return Ok(());
+        }
         match self.repeats.next(note, Instant::now()) {
             Post::Nothing => Ok(()),
             Post::Again { event, count } => {
@@ -170,8 +188,13 @@ impl Poster {
                 }
             }
             Post::Anew => {
-                let posted = api.create(&PostParams::default(), &event(note, now)).await?;
-                self.repeats.posted(note, posted.metadata.name.unwrap_or_default(), Instant::now());
+                let name = match api.create(&PostParams::default(), &event(note, now)).await {
+                    Ok(posted) => posted.metadata.name.unwrap_or_default(),
+                    // Another replica has read it before.
+                    Err(kube::Error::Api(refusal)) if refusal.code == 409 => return Ok(()),
+                    Err(error) => return Err(error),
+                };
+                self.repeats.posted(note, name, Instant::now());
                 Ok(())
             }
         }
@@ -183,9 +206,14 @@ fn event(note: &Note, now: Time) -> Event {
         Severity::Normal => "Normal",
         Severity::Warning => "Warning",
     };
+    let (name, generate_name, at) = match &note.once {
+        Some(Once { event, at }) => (Some(event.clone()), None, time(*at).unwrap_or(now)),
+        None => (None, Some("rds-csi-controller-".into()), now),
+    };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some("rds-csi-controller-".into()),
+            name,
+            generate_name,
             namespace: Some(note.object.namespace().into()),
             ..ObjectMeta::default()
         },
@@ -194,9 +222,19 @@ fn event(note: &Note, now: Time) -> Event {
         reason: Some(note.reason.clone()),
         message: Some(note.message.chars().take(LONGEST_NOTE).collect()),
         source: Some(EventSource { component: Some("rds-csi-controller".into()), host: None }),
-        first_timestamp: Some(now.clone()),
-        last_timestamp: Some(now),
+        first_timestamp: Some(at.clone()),
+        last_timestamp: Some(at),
         count: Some(1),
         ..Event::default()
     }
+}
+
+/// How long ago that was.
+fn since(at: Duration) -> Duration {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    now.saturating_sub(at)
+}
+
+fn time(since_1970: Duration) -> Option<Time> {
+    Some(Time(Timestamp::from_second(i64::try_from(since_1970.as_secs()).ok()?).ok()?))
 }

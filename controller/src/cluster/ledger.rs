@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::storage::v1 as storage;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use rds_csi_api::{VolumeId, status};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Cache, Followed, follow};
-use super::events::{Mailbox, Note, Object};
+use super::events::{Mailbox, Note, Object, Once};
 use super::objects::{Attachment, Node, Pod, RUNNING, Volume};
 use crate::attachments::herald::{Event, Herald, Severity, Tally};
 
@@ -89,11 +90,48 @@ impl Ledger {
     /// Tells people something about a volume, at some time, if it can be.
     pub fn post(&self, id: &VolumeId, severity: Severity, reason: &str, message: String) {
         match self.object(id) {
-            Some(object) => self.mailbox.put(Note { object, severity, reason: reason.into(), message }),
+            Some(object) => {
+                let once = None;
+                self.mailbox.put(Note { object, severity, reason: reason.into(), message, once });
+            }
             None => {
                 tracing::debug!(volume = %id, reason, "no event is posted: nothing is known that it could be posted on");
             }
         }
+    }
+}
+
+/// What others write of volumes.
+impl Ledger {
+    /// Tells people something that may be told several times, and is to be read once: by an event of this name, of so long
+    /// after 1970.
+    pub fn post_once(
+        &self,
+        id: &VolumeId,
+        severity: Severity,
+        reason: &str,
+        message: String,
+        event: String,
+        at: Duration,
+    ) {
+        let Some(object) = self.object(id) else {
+            tracing::debug!(volume = %id, reason, message, "a node's event is posted nowhere");
+            return;
+        };
+        let once = Some(Once { event, at });
+        self.mailbox.put(Note { object, severity, reason: reason.into(), message, once });
+    }
+
+    /// Changes a PersistentVolume.
+    pub async fn patch(
+        &self,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<serde_json::Value>,
+    ) -> Result<(), String> {
+        let patched = answer(self.persistent_volumes().patch(name, params, patch)).await;
+        self.volumes.learn(patched.map_err(Unanswered::why)?);
+        Ok(())
     }
 }
 

@@ -1,7 +1,11 @@
 //! Kubernetes: how it is reached, and what the controller is there.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use rds_csi_api::text::Malformed;
+
+use super::time;
 use crate::cluster::Access;
 
 /// Kubernetes, and the controller's own place in it.
@@ -20,6 +24,10 @@ pub struct KubernetesArgs {
     /// Name of the Lease by which one of several replicas does what only one must do
     #[arg(long, env = "RDS_CSI_LEASE", value_name = "NAME", default_value = "rds-csi-controller")]
     lease: String,
+    /// How often to look for what is due and nobody asks for, such as 1m: nodes that are not to hold a volume any more, and
+    /// migrations that take too long
+    #[arg(long, env = "RDS_CSI_RECONCILE_INTERVAL", value_name = "TIME", default_value = "1m", value_parser = interval)]
+    reconcile_interval: Duration,
     /// Labels of the node agents' pods in the controller's namespace, such as app=rds-csi-node-agent: each is asked at its pod's
     /// address
     #[arg(long, env = "RDS_CSI_NODE_AGENT_PODS", value_name = "SELECTOR", requires = "pod_namespace")]
@@ -38,6 +46,8 @@ pub struct Kubernetes {
     pub pod: Option<Pod>,
     /// The name of the Lease that replicas share.
     pub lease: String,
+    /// How often to look for what is due.
+    pub reconcile_interval: Duration,
     /// How agents are found, if not by name.
     pub agents: Option<AgentPods>,
 }
@@ -64,8 +74,15 @@ pub struct AgentPods {
 
 impl From<KubernetesArgs> for Option<Kubernetes> {
     fn from(args: KubernetesArgs) -> Self {
-        let KubernetesArgs { kubernetes, pod_namespace, pod_name, lease, node_agent_pods, node_agent_port } =
-            args;
+        let KubernetesArgs {
+            kubernetes,
+            pod_namespace,
+            pod_name,
+            lease,
+            reconcile_interval,
+            node_agent_pods,
+            node_agent_port,
+        } = args;
         let kubernetes = kubernetes?;
         let access = match kubernetes.to_str() {
             Some("in-cluster") => Access::InCluster,
@@ -74,6 +91,14 @@ impl From<KubernetesArgs> for Option<Kubernetes> {
         let agents = node_agent_pods.zip(pod_namespace.clone());
         let agents = agents.map(|(labels, namespace)| AgentPods { namespace, labels, port: node_agent_port });
         let pod = pod_namespace.zip(pod_name).map(|(namespace, name)| Pod { namespace, name });
-        Some(Kubernetes { access, pod, lease, agents })
+        Some(Kubernetes { access, pod, lease, reconcile_interval, agents })
     }
+}
+
+/// A time that is not 0: nobody looks for ever without a pause.
+fn interval(text: &str) -> Result<Duration, Malformed> {
+    time(text)?
+        .checked_sub(Duration::from_secs(1))
+        .map(|rest| rest + Duration::from_secs(1))
+        .ok_or_else(|| Malformed::new("interval", text, "give a second or more, such as 1m"))
 }

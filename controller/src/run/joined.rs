@@ -1,15 +1,14 @@
 //! A controller that has Kubernetes: what it hears all the time, what it tells, and what it does only while it leads.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube::Client;
 use prometheus_client::registry::Registry;
 use rds_csi_api::serve::call::Calls;
 use rds_csi_api::serve::tasks::Tasks;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
+use super::led::Led;
 use crate::array::routeros::RouterOs;
 use crate::cluster::agents::Directory;
 use crate::cluster::events::{Herald, Mailbox, Poster};
@@ -75,21 +74,16 @@ impl Joined {
                 Some((Arc::new(Mutex::new(search)), interval))
             }
         };
-        let shutdown = tasks.shutdown();
-        let led = move || led(search.clone(), shutdown.clone());
+        let led = Led {
+            driver: Arc::clone(driver),
+            reconcile_interval: kubernetes.reconcile_interval,
+            search,
+            shutdown: tasks.shutdown(),
+        };
+        let led = move || led.clone().run();
         let leading = leadership.run(led, tasks.shutdown());
         spawn(tasks, "what only one replica does", leading);
     }
-}
-
-type OrphanSearch = Search<RouterOs, Ledger, Directory, Client>;
-
-/// What this replica does while it leads. It is dropped when it leads no more.
-async fn led(search: Option<(Arc<Mutex<OrphanSearch>>, Duration)>, shutdown: CancellationToken) {
-    if let Some((search, interval)) = search {
-        search.lock().await.run(interval, shutdown.clone()).await;
-    }
-    shutdown.cancelled().await;
 }
 
 fn spawn(tasks: &mut Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

@@ -138,6 +138,14 @@ impl Controller {
         self.csi().delete_volume(request).await.map(drop)
     }
 
+    /// How much of its memory is resident, in kB.
+    pub fn resident(&self) -> Result<u64> {
+        let pid = self.child.id().context("the controller has ended")?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        Ok(line.context("its status says nothing of memory")?.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()

@@ -1,7 +1,6 @@
 //! A node's agent as the controller meets it: the real protocol over mutual TLS, with a state that the test makes up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use rds_csi_api::node_agent::node_agent_server::{NodeAgent, NodeAgentServer};
@@ -20,7 +19,6 @@ use tonic::{Request, Response, Status};
 
 /// An agent. Dropped, it does not answer any more.
 pub(crate) struct Agent {
-    pub(crate) address: SocketAddr,
     state: Arc<State>,
     /// Its own, so that connections end with it, and not only the listener.
     runtime: Option<Runtime>,
@@ -43,7 +41,6 @@ impl Agent {
         let listening = runtime.enter();
         let incoming = TcpIncoming::bind(address.parse().unwrap()).unwrap();
         drop(listening);
-        let address = incoming.local_addr().unwrap();
         let state = Arc::new(State {
             volumes: Mutex::default(),
             open_breakers: Mutex::default(),
@@ -53,7 +50,7 @@ impl Agent {
         let server = Server::builder().tls_config(tls).unwrap().add_service(service);
         let serving = server.serve_with_incoming(incoming);
         runtime.spawn(async move { serving.await.unwrap() });
-        Self { address, state, runtime: Some(runtime) }
+        Self { state, runtime: Some(runtime) }
     }
 
     /// From now on the volume is in use there.
@@ -91,10 +88,11 @@ impl Agent {
 
     /// Something happens to a volume there.
     pub(crate) fn notices(&self, volume: &str, reason: &str, message: &str) {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         self.state.events.send_modify(|events| {
             events.push(Event {
                 sequence: u64::try_from(events.len()).unwrap() + 1,
-                unix_milliseconds: 1_700_000_000_000,
+                unix_milliseconds: now.as_millis().try_into().unwrap(),
                 volume_id: volume.into(),
                 reason: reason.into(),
                 message: message.into(),

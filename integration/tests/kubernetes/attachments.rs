@@ -10,13 +10,13 @@ use crate::proxy::Way;
 use crate::site::{Claimed, Replica, Site};
 
 /// The refusal, if its code and its message are these.
-fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, says: &str) -> Result<()> {
+pub(crate) fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, says: &str) -> Result<()> {
     let status = outcome.expect_err("it should be refused");
     ensure!(status.code() == code && status.message().contains(says), "{status:?} should say {says:?}");
     Ok(())
 }
 
-async fn is_recorded(site: &Site<'_>, volume: &Claimed, nodes: &[&str]) -> Result<()> {
+pub(crate) async fn is_recorded(site: &Site<'_>, volume: &Claimed, nodes: &[&str]) -> Result<()> {
     let record = site.record(volume).await?;
     let names = |node: &&str| record.as_ref().is_some_and(|record| record.contains(&format!("\"{node}\"")));
     ensure!(

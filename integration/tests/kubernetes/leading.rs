@@ -7,7 +7,7 @@ use crate::plane::{PATIENCE, Plane};
 use crate::proxy::Way;
 use crate::site::{Replica, Site};
 
-async fn leads(replica: &Replica) -> Result<bool> {
+pub(crate) async fn leads(replica: &Replica) -> Result<bool> {
     Ok(replica.metric("rds_csi_leader").await? == Some(1.0))
 }
 

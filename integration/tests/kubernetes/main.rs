@@ -3,12 +3,14 @@
 //! They need Kubernetes' programs, which `./just kubernetes` builds, and so are left out of `cargo test`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
-#![allow(dead_code, reason = "the tests of breakers and of nodes that are not ready come next")]
 
 mod agent;
 mod attacher;
 mod attachments;
+mod bench;
 mod leading;
+mod migrations;
+mod nodes;
 mod orphans;
 mod plane;
 mod proxy;
@@ -49,6 +51,31 @@ fn main() -> ExitCode {
             "when_the_leader_dies_or_is_cut_off_the_other_leads",
             leading::when_the_leader_dies_or_is_cut_off_the_other_leads,
         )
+        .test(
+            "a_vm_migrates_by_proof_and_a_restart_in_between_forgets_nothing",
+            migrations::a_vm_migrates_by_proof_and_a_restart_in_between_forgets_nothing,
+        )
+        .test(
+            "a_node_that_is_not_ready_is_waited_for_unless_it_is_down_for_good",
+            migrations::a_node_that_is_not_ready_is_waited_for_unless_it_is_down_for_good,
+        )
+        .test(
+            "a_holder_that_nobody_wants_is_let_go_once_it_lets_go",
+            migrations::a_holder_that_nobody_wants_is_let_go_once_it_lets_go,
+        )
+        .test(
+            "an_annotation_resets_a_breaker_and_goes_once_that_is_done",
+            nodes::an_annotation_resets_a_breaker_and_goes_once_that_is_done,
+        )
+        .test(
+            "what_a_node_tells_is_an_event_of_the_claim_once",
+            nodes::what_a_node_tells_is_an_event_of_the_claim_once,
+        )
+        .test(
+            "a_burst_of_attachments_takes_one_patch_and_one_command_each",
+            bench::a_burst_of_attachments_takes_one_patch_and_one_command_each,
+        )
+        .test("attachments_that_are_gone_take_no_memory", bench::attachments_that_are_gone_take_no_memory)
         .only_if_asked_for()
         .run()
 }

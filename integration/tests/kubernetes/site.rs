@@ -93,6 +93,12 @@ impl<'plane> Site<'plane> {
         self.agents.remove(node);
     }
 
+    /// From now on it does again, and knows nothing of what was before.
+    pub(crate) fn answers(&mut self, name: &str, number: usize) {
+        let agent = Agent::start(&self.plane.agent, &format!("127.0.9.{number}:{}", self.agents_port));
+        self.agents.insert(name.into(), agent);
+    }
+
     /// Changes a node's status.
     pub(crate) async fn node_status(&self, name: &str, status: Value) -> Result<()> {
         let status = json!({ "status": status });
@@ -124,6 +130,7 @@ impl<'plane> Site<'plane> {
             format!("--pod-name={name}"),
             "--node-agent-pods=app=rds-csi-node-agent".into(),
             format!("--node-agent-port={}", self.agents_port),
+            "--reconcile-interval=1s".into(),
         ];
         own.extend(flags.iter().map(ToString::to_string));
         let settings = Settings {
@@ -211,8 +218,12 @@ impl<'plane> Site<'plane> {
 
     /// The volume's record, as it is written.
     pub(crate) async fn record(&self, volume: &Claimed) -> Result<Option<String>> {
+        self.annotation(volume, RECORD).await
+    }
+
+    pub(crate) async fn annotation(&self, volume: &Claimed, key: &str) -> Result<Option<String>> {
         let object = self.plane.all::<PersistentVolume>().get(&volume.persistent).await?;
-        Ok(object.metadata.annotations.unwrap_or_default().remove(RECORD))
+        Ok(object.metadata.annotations.unwrap_or_default().remove(key))
     }
 
     /// Somebody writes another record.

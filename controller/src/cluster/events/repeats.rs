@@ -75,6 +75,7 @@ mod tests {
             severity: Severity::Warning,
             reason: "AttachmentConflict".into(),
             message: message.into(),
+            once: None,
         }
     }
 

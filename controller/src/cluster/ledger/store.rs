@@ -15,7 +15,10 @@ use crate::cluster::cache::{Digest as _, State};
 use crate::cluster::claims::list;
 use crate::cluster::objects::{RECORD, Volume};
 
-/// What a volume without a PersistentVolume has for a revision: no object has this version.
+/// How often a record is written that others have not changed, in an object that they have.
+const TRIES: usize = 5;
+
+/// What a volume without a PersistentVolume has for a revision.
 const NO_OBJECT: &str = "";
 
 impl Store for Ledger {
@@ -34,7 +37,8 @@ impl Store for Ledger {
             return Ok(Stored { record: Record::default(), revision: Revision::new(NO_OBJECT) });
         };
         let unreadable = |why| Error::Unreadable { id: volume.clone(), why };
-        Ok(Stored { record: found.record.map_err(unreadable)?, revision: Revision::new(found.version) })
+        let record = found.record.map_err(unreadable)?;
+        Ok(Stored { revision: revision(&found.version, &record), record })
     }
 
     async fn list(&self) -> Result<BTreeMap<VolumeId, Record>, Error> {
@@ -71,35 +75,44 @@ impl Store for Ledger {
         let name =
             self.volumes.last().and_then(|volumes| volumes.at(volume).next().map(|is| is.name.clone()));
         let Some(name) = name else { return Err(Error::NoSuchVolume(volume.clone())) };
-        if loaded.as_str() == NO_OBJECT {
+        let Some((version, before)) = loaded.as_str().split_once(' ') else {
             return Err(Error::Changed(volume.clone()));
-        }
-        let written = (!record.is_empty()).then(|| json!(record).to_string());
-        let patch = json!({ "metadata": {
-            "resourceVersion": loaded.as_str(),
-            "annotations": { RECORD: written },
-        }});
-        let volumes = self.persistent_volumes();
-        match answer(volumes.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
-            Ok(object) => {
-                let version = object.metadata.resource_version.clone().unwrap_or_default();
-                self.volumes.learn(object);
-                Ok(Revision::new(version))
-            }
-            Err(Unanswered::Missing) => {
-                self.volumes.unlearn(&name);
-                Err(Error::NoSuchVolume(volume.clone()))
-            }
-            Err(Unanswered::Conflict) => {
-                // Whoever tries again is to see what is there now, and not what the watch has told so far.
-                if let Ok(object) = answer(volumes.get(&name)).await {
-                    self.volumes.learn(object);
+        };
+        let mut version = version.to_owned();
+        for _ in 0..TRIES {
+            match self.write(&name, &version, &record).await {
+                Ok(version) => return Ok(revision(&version, &record)),
+                Err(Unanswered::Missing) => {
+                    self.volumes.unlearn(&name);
+                    return Err(Error::NoSuchVolume(volume.clone()));
                 }
-                Err(Error::Changed(volume.clone()))
+                Err(Unanswered::Failed(why)) => return Err(Error::Unreachable { why }),
+                Err(Unanswered::Conflict) => {}
             }
-            Err(Unanswered::Failed(why)) => Err(Error::Unreachable { why }),
+            // Kubernetes itself changes the object, too. Only another record is another decision. Its times tell it from one that
+            // reads the same, but for the empty one, which is as good as new.
+            let object = answer(self.persistent_volumes().get(&name)).await;
+            let object = object.map_err(|unanswered| Error::Unreachable { why: unanswered.why() })?;
+            self.volumes.learn(object.clone());
+            match Volume::of(object) {
+                Some(Volume { version: present, record: Ok(record), .. }) if written(&record) == before => {
+                    version = present;
+                }
+                _ => return Err(Error::Changed(volume.clone())),
+            }
         }
+        Err(Error::Changed(volume.clone()))
     }
+}
+
+/// Which record this is: of which state of the object, and what it says.
+fn revision(version: &str, record: &Record) -> Revision {
+    Revision::new(format!("{version} {}", written(record)))
+}
+
+/// A record as it is written.
+fn written(record: &Record) -> String {
+    json!(record).to_string()
 }
 
 /// The PersistentVolume of a volume, if it has one.
@@ -139,6 +152,19 @@ impl Ledger {
                 Ok(found(&State::of(objects), id))
             }
         }
+    }
+
+    /// Writes a record into the object that has this version; which one it has then.
+    async fn write(&self, name: &str, version: &str, record: &Record) -> Result<String, Unanswered> {
+        let written = (!record.is_empty()).then(|| written(record));
+        let patch = Patch::Merge(json!({ "metadata": {
+            "resourceVersion": version,
+            "annotations": { RECORD: written },
+        }}));
+        let object = answer(self.persistent_volumes().patch(name, &PatchParams::default(), &patch)).await?;
+        let version = object.metadata.resource_version.clone().unwrap_or_default();
+        self.volumes.learn(object);
+        Ok(version)
     }
 
     /// All PersistentVolumes as the API server has them.
