@@ -6,6 +6,8 @@
 mod claims;
 mod conflicts;
 mod disturbed;
+mod lost;
+mod migrations;
 mod pods;
 mod registration;
 mod restarts;
@@ -30,12 +32,28 @@ fn main() -> ExitCode {
         )
         .test("snapshots_and_clones_hold_what_was_there", claims::snapshots_and_clones_hold_what_was_there)
         .test(
-            "controllers_that_die_at_random_moments_spoil_nothing",
-            disturbed::controllers_that_die_at_random_moments_spoil_nothing,
+            "a_virtual_machine_migrates_with_its_disk",
+            migrations::a_virtual_machine_migrates_with_its_disk,
+        )
+        .test(
+            "a_node_that_is_out_of_service_is_fenced_and_its_pod_goes_on_elsewhere",
+            lost::a_node_that_is_out_of_service_is_fenced_and_its_pod_goes_on_elsewhere,
+        )
+        .test(
+            "a_node_that_goes_down_in_mid_migration_leaves_nothing_undecided",
+            migrations::a_node_that_goes_down_in_mid_migration_leaves_nothing_undecided,
+        )
+        .test(
+            "a_plugged_disk_stays_until_the_virtual_machine_lets_go_of_it",
+            migrations::a_plugged_disk_stays_until_the_virtual_machine_lets_go_of_it,
         )
         .test(
             "a_pod_on_a_second_node_waits_and_is_told_why",
             conflicts::a_pod_on_a_second_node_waits_and_is_told_why,
+        )
+        .test(
+            "controllers_that_die_at_random_moments_spoil_nothing",
+            disturbed::controllers_that_die_at_random_moments_spoil_nothing,
         )
         .test(
             "a_pod_keeps_its_filesystem_and_nothing_is_left_after_it",
