@@ -26,7 +26,8 @@ impl Tunnel {
         let mut ways = BTreeMap::new();
         for worker in workers {
             let kubelet = worker.guest().forward(Target::Port(KUBELET_PORT)).await?;
-            ways.insert(format!("{}:{KUBELET_PORT}", worker.address()), kubelet);
+            // A node's host name is what the API server prefers.
+            ways.insert(format!("{}:{KUBELET_PORT}", worker.name()), kubelet);
         }
         let socket = folder.join("tunnel.sock");
         let listener = UnixListener::bind(&socket)?;
