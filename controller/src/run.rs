@@ -69,7 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connected = backends.clone();
     let readiness = move || readiness(&connected);
 
-    let mut tasks = Tasks::new();
+    let mut tasks = Tasks::new()?;
     let service = match kubernetes {
         None => {
             let store = Standalone::default();

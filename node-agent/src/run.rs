@@ -83,6 +83,8 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
     let orphans = Orphans::new(Arc::clone(&volumes), calls.clone(), events.clone(), &mut registry);
 
     let tls = Tls::open(files)?;
+    // Whoever sees a socket may end the program.
+    let mut tasks = Tasks::new()?;
     let bound = |flag, address| async move {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen at {flag} {address}"))
     };
@@ -99,7 +101,6 @@ pub async fn run(config: Config, reduced: &Reduced) -> anyhow::Result<()> {
         api = %api_listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving"
     );
 
-    let mut tasks = Tasks::new();
     tasks.spawn("the monitor", monitor.run(watch, tasks.shutdown()));
     tasks.spawn("the look for orphans", orphans.run(orphan_interval, tasks.shutdown()));
     let standing = registration.as_ref().map(Registration::standing);

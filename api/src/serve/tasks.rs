@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The named tasks of a process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tasks {
     running: JoinSet<(&'static str, Result<(), TaskError>)>,
     shutdown: CancellationToken,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// Why the process must end with an error.
@@ -38,9 +40,14 @@ pub enum Error {
 }
 
 impl Tasks {
-    /// No tasks yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// No tasks yet. A signal that comes from now on waits for [`Self::run`] and does not kill the process.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self {
+            running: JoinSet::new(),
+            shutdown: CancellationToken::new(),
+            terminate: signal(SignalKind::terminate()).map_err(Error::Signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(Error::Signals)?,
+        })
     }
 
     /// Cancelled when the process is to end. Every task watches it.
@@ -59,11 +66,9 @@ impl Tasks {
     /// Runs until SIGTERM or SIGINT, or until a task ends by itself, which is an error. Then the tasks are told, and get
     /// `grace` to end; the names of those that do not are lost with them, so each says itself what it leaves.
     pub async fn run(mut self, grace: Duration) -> Result<(), Error> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
         let outcome = tokio::select! {
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => Ok(()),
             Some(ended) = self.running.join_next() => Err(match ended {
                 Ok((name, result)) => Error::Ended { name, source: result.err() },
                 Err(panic) => Error::Panicked(panic),
@@ -84,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_ends_by_itself_ends_the_process_by_name() {
-        let mut tasks = Tasks::new();
+        let mut tasks = Tasks::new().unwrap();
         let shutdown = tasks.shutdown();
         tasks.spawn("the good task", async move {
             shutdown.cancelled().await;

@@ -143,8 +143,15 @@ async fn what_hangs_holds_one_session_however_often_it_is_repeated() {
     let connected = Connected::now_to(&site, 2, Duration::from_secs(2)).await;
     simulator.inject(Fault::new(Effect::Hold).containing("pvc-slow"));
     let (slow, other) = (wanted("pvc-slow"), wanted("pvc-b"));
-    // Answers to others show that the connection is alive.
-    let (late, ..) = tokio::join!(connected.array.create(&slow), connected.array.create(&other));
+    // An answer to another one, that comes later, shows that the connection is alive.
+    let another = async {
+        while !simulator.commands().lines.iter().any(|sent| sent.line.contains("pvc-slow")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        connected.array.create(&other).await
+    };
+    let (late, created) = tokio::join!(connected.array.create(&slow), another);
+    created.unwrap();
     assert_eq!(late, Err(Error::Late { after: Duration::from_secs(2) }));
     let lines = simulator.commands().lines.len();
     let again = connected.array.create(&slow).await;
