@@ -52,8 +52,8 @@ impl Mount {
         !has(&self.options, &["ro"]) && has(&self.super_options, &["ro", "emergency_ro"])
     }
 
-    /// Whether its filesystem takes no more writes once it has recorded an error. Kernels from 6.12 to 6.14 do not say so among
-    /// their mounts.
+    /// Whether its filesystem takes no more writes once it has recorded an error. Not every kernel says so among its mounts
+    /// (Debian's 6.1.0-56 was seen not to).
     pub fn stops_at_errors(&self) -> bool {
         let has = |options: &[String], word| options.iter().any(|option| option == word);
         !has(&self.options, "ro") && has(&self.super_options, "errors=remount-ro")
