@@ -124,7 +124,7 @@ pub async fn publish(
     }
     let record = match decision {
         Publish::Attach(_) if !nodes.knows(&node) => return Err(Error::NoSuchNode(node)),
-        Publish::Attach(_) if holds(ledger, &node).await? >= usize::from(most.get()) => {
+        Publish::Attach(_) if holds(ledger, &node) >= usize::from(most.get()) => {
             return Err(Error::NodeFull { node, most });
         }
         Publish::Attach(record) | Publish::Keep(record) => record,
@@ -205,9 +205,10 @@ async fn decided(
     }
 }
 
-/// How many volumes a node holds.
-async fn holds(store: &impl Store, node: &NodeName) -> Result<usize, store::Error> {
-    Ok(store.list().await?.values().filter(|record| record.nodes().any(|holder| holder == node)).count())
+/// How many volumes a node holds, as far as was heard: one record that cannot be read is no reason to attach nothing else.
+fn holds(store: &impl Store, node: &NodeName) -> usize {
+    let records = store.seen().unwrap_or_default();
+    records.values().filter(|record| record.nodes().any(|holder| holder == node)).count()
 }
 
 /// What the node is to be told over the volume's own context: a policy that was modified since. The keep-alive time is none

@@ -152,7 +152,7 @@ impl Store for Actor {
     }
 
     async fn list(&self) -> Result<BTreeMap<VolumeId, Record>, store::Error> {
-        // A publish only counts what else the node holds, which is nothing.
+        // Nobody but a pass asks for all of them.
         if !self.state().lists {
             return Ok(BTreeMap::new());
         }
