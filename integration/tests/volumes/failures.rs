@@ -111,6 +111,8 @@ pub(crate) async fn a_dead_node_is_fenced_before_its_volume_moves(rig: &Rig) -> 
         w1.kill().await?;
         w1.boot().await?;
         w1.start_agent(&[]).await?;
+        // As its kubelet does when it is back: until then the agent keeps its record.
+        driver.detach(pod).await?;
         driver.delete(&volume).await?;
         Ok(())
     })

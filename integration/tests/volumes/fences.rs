@@ -233,7 +233,9 @@ pub(crate) async fn a_survivor_goes_on_writing_through_a_fence(rig: &Rig) -> Res
         w1.kill().await?;
         w1.boot().await?;
         w1.start_agent(&[]).await?;
-        driver.detach(survivor).await?;
+        for pod in [lost, survivor] {
+            driver.detach(pod).await?;
+        }
         driver.delete(&volume).await?;
         Ok(())
     })
