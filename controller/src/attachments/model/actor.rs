@@ -57,8 +57,7 @@ pub(super) enum Progress {
 
 /// Runs a call with these answers.
 pub(super) fn run(call: Call, answers: &[Answer], shared: bool) -> Progress {
-    let lists = matches!(call, Call::Pass(_));
-    let state = State { answers: answers.to_vec(), given: 0, asked: None, shared, lists };
+    let state = State { answers: answers.to_vec(), given: 0, asked: None, shared };
     let actor = Actor(Arc::new(Mutex::new(state)));
     let parties = Parties { array: &actor, fence: Fence::Acl, ledger: &actor, nodes: &actor };
     let outcome = match call {
@@ -107,8 +106,6 @@ struct State {
     given: usize,
     asked: Option<Question>,
     shared: bool,
-    /// Whether it matters what a listing of the records says.
-    lists: bool,
 }
 
 impl Actor {
@@ -152,10 +149,6 @@ impl Store for Actor {
     }
 
     async fn list(&self) -> Result<BTreeMap<VolumeId, Record>, store::Error> {
-        // Nobody but a pass asks for all of them.
-        if !self.state().lists {
-            return Ok(BTreeMap::new());
-        }
         let record = self.load(&VOLUME).await?.record;
         Ok(Some(record)
             .filter(|record| !record.is_empty())
