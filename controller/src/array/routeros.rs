@@ -26,6 +26,7 @@ use outcome::Concerns;
 use script::Place;
 use session::{Call, Session};
 
+pub(crate) use reply::exact;
 #[cfg(any(test, feature = "fake"))]
 pub use script::specimens::{lines, saying};
 pub(crate) use script::{literally, quote};

@@ -13,7 +13,7 @@ use super::check::Check;
 use super::report::Outcome;
 use super::{Examination, Stopped};
 use crate::array::Error;
-use crate::array::routeros::{literally, quote};
+use crate::array::routeros::{exact, literally, quote};
 
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -292,7 +292,7 @@ async fn pool(x: &mut Examination) {
         return x.may(Check::Pool, Err(format!("{name} is of type {fs}")));
     }
     x.may(Check::Pool, Ok(format!("{name} is btrfs on {}", disk["slot"].as_str().unwrap_or("a disk"))));
-    let free = bytes(&disk["free"]);
+    let free = exact(&disk["free"].to_string());
     let outcome = match free {
         Some(GIB..) => Outcome::Proved,
         Some(_) => Outcome::Failed,
@@ -314,13 +314,6 @@ async fn firewall(x: &mut Examination) {
         Err(why) => (Outcome::NotAvailable, why),
     };
     x.report.note(Check::Firewall, outcome, evidence);
-}
-
-/// A size, which may come as a number, as one with zeros behind a point, or as a text.
-pub(super) fn bytes(value: &Value) -> Option<u64> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    fraction.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok()).flatten()
 }
 
 #[cfg(test)]

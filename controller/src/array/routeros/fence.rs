@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::RouterOs;
 use super::outcome::{Concerns, garbled};
+use super::reply::exact;
 use super::script::{self, Names};
 use super::volume::{disobeyed, obedient};
 use crate::array::{Error, Export, Volume, next_name};
@@ -107,17 +108,10 @@ impl RouterOs {
 fn read(disk: &Value) -> Result<Option<Counters>, &'static str> {
     let count = |property: &'static str| match &disk[property] {
         Value::Null => Ok(None),
-        value => number(value).map(Some).ok_or(property),
+        value => exact(&value.to_string()).map(Some).ok_or(property),
     };
     let (bytes, in_flight) = (count("write-bytes")?, count("in-flight-ops")?);
     Ok(count("write-ops")?.map(|operations| Counters { operations, bytes, in_flight }))
-}
-
-/// A number, which may have zeros behind a point, or be a text.
-fn number(value: &Value) -> Option<u64> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    fraction.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok()).flatten()
 }
 
 #[cfg(test)]

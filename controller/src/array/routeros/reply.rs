@@ -6,6 +6,7 @@ mod items;
 
 use super::script::Mark;
 
+pub(crate) use items::exact;
 pub(super) use items::{Disk, File, Pool, Subvolume, Unreadable, list};
 
 /// How much of an answer is kept for an error's message.

@@ -4,10 +4,11 @@ use rds_csi_api::status;
 use serde_json::Value;
 
 use super::super::check::Check;
-use super::super::device::{bytes, judged};
+use super::super::device::judged;
 use super::super::report::Outcome;
 use super::super::{Stopped, nvme_tcp};
 use super::{BEFORE, BLOCK, OVER_NVME, SIZE, THERE, Trial, equal, hosts, same};
+use crate::array::routeros::exact;
 use crate::array::{Array as _, Error, Export};
 
 impl Trial<'_> {
@@ -51,7 +52,7 @@ impl Trial<'_> {
             ":put [:serialize to=json [/disk print as-value proplist=slot,write-bytes where slot=$volume]]";
         let said = self.x.ask(shown).await.map_err(|error| status::chain(&error))?;
         let disks: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
-        Ok(bytes(&disks[0]["write-bytes"]))
+        Ok(exact(&disks[0]["write-bytes"].to_string()))
     }
 
     /// A host on the list connects and writes, another does not.

@@ -241,18 +241,20 @@ impl Default for Hosts {
     }
 }
 
-/// A number from its decimal text, since `1099511627776.000000` is how RouterOS may write an integer, and a float in
-/// between might round it. Anything but zeros behind the point, or an exponent, is not exact.
 fn whole<T: TryFrom<u64>>(property: &'static str, raw: &RawValue) -> Result<T, Unreadable> {
     let text = raw.get();
-    let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-    let (digits, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let exact = !digits.is_empty()
-        && digits.bytes().all(|b| b.is_ascii_digit())
-        && fraction.bytes().all(|b| b == b'0');
-    exact
-        .then(|| digits.parse::<u64>().ok())
-        .flatten()
+    exact(text)
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| Unreadable::Inexact { property, value: kept(text) })
+}
+
+/// A number from its JSON, which is its decimal text or a string of that, since `1099511627776.000000` is how RouterOS may write
+/// an integer, and a float in between might round it. Anything but zeros behind the point, or an exponent, is not exact.
+pub(crate) fn exact(json: &str) -> Option<u64> {
+    let number = json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json);
+    let (digits, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let is_exact = !digits.is_empty()
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && fraction.bytes().all(|b| b == b'0');
+    is_exact.then(|| digits.parse().ok()).flatten()
 }
