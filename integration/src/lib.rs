@@ -1,6 +1,7 @@
 //! What the tests, the demo and people at a terminal stand on: a RouterOS simulator that anyone may
 //! `ssh` into, and a rig of microVMs in which the Linux kernel's own NVMe/TCP initiator and target meet.
 
+pub mod agent_server;
 pub mod bench;
 pub mod bench_node;
 pub mod certificates;

@@ -3,22 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rds_csi_api::node_agent::node_agent_server::{self, NodeAgentServer};
+use rds_csi_api::node_agent::node_agent_server;
 use rds_csi_api::node_agent::{
     self as wire, GetVolumeRequest, GetVolumeResponse, ListVolumesRequest, ListVolumesResponse,
 };
+use rds_csi_integration::agent_server::AgentServer;
 use rds_csi_integration::certificates::Identity;
-use tokio::runtime::Runtime;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// An agent that says the same of every volume. Dropped, it does not answer any more.
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     answer: Answer,
-    /// Its own, so that connections end with it, and not only the listener.
-    runtime: Option<Runtime>,
+    _server: AgentServer,
 }
 
 #[derive(Clone, Default)]
@@ -26,37 +23,15 @@ struct Answer(Arc<Mutex<Option<wire::Volume>>>);
 
 impl Agent {
     pub(crate) fn start(identity: &Identity) -> Self {
-        let read = |path| std::fs::read(path).unwrap();
-        let tls = ServerTlsConfig::new()
-            .identity(tonic::transport::Identity::from_pem(read(&identity.certificate), read(&identity.key)))
-            .client_ca_root(Certificate::from_pem(read(&identity.authority)));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listening = runtime.enter();
-        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        drop(listening);
-        let address = incoming.local_addr().unwrap();
         let answer = Answer::default();
-        let server = Server::builder()
-            .tls_config(tls)
-            .unwrap()
-            .add_service(NodeAgentServer::new(answer.clone()))
-            .serve_with_incoming(incoming);
-        runtime.spawn(async move { server.await.unwrap() });
-        Self { address, answer, runtime: Some(runtime) }
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let server = AgentServer::start(identity, anywhere, answer.clone()).unwrap();
+        Self { address: server.address, answer, _server: server }
     }
 
     /// From now on it says this; nothing is its word that nothing of the volume is left.
     pub(crate) fn say(&self, volume: Option<wire::Volume>) {
         *self.answer.0.lock().unwrap() = volume;
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

@@ -3,25 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use rds_csi_api::node_agent::node_agent_server::{NodeAgent, NodeAgentServer};
+use rds_csi_api::node_agent::node_agent_server::NodeAgent;
 use rds_csi_api::node_agent::{
     Connection, Event, GetVolumeRequest, GetVolumeResponse, Holder, ListVolumesRequest, ListVolumesResponse,
     ResetBreakerRequest, ResetBreakerResponse, Use, Volume, WatchEventsRequest, WatchEventsResponse,
 };
+use rds_csi_integration::agent_server::AgentServer;
 use rds_csi_integration::certificates::Identity;
-use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// An agent. Dropped, it does not answer any more.
 pub(crate) struct Agent {
     state: Arc<State>,
-    /// Its own, so that connections end with it, and not only the listener.
-    runtime: Option<Runtime>,
+    _server: AgentServer,
 }
 
 struct State {
@@ -32,25 +29,14 @@ struct State {
 
 impl Agent {
     pub(crate) fn start(identity: &Identity, address: &str) -> Self {
-        let read = |path| std::fs::read(path).unwrap();
-        let tls = ServerTlsConfig::new()
-            .identity(tonic::transport::Identity::from_pem(read(&identity.certificate), read(&identity.key)))
-            .client_ca_root(Certificate::from_pem(read(&identity.authority)));
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listening = runtime.enter();
-        let incoming = TcpIncoming::bind(address.parse().unwrap()).unwrap();
-        drop(listening);
         let state = Arc::new(State {
             volumes: Mutex::default(),
             open_breakers: Mutex::default(),
             events: watch::Sender::default(),
         });
-        let service = NodeAgentServer::from_arc(Arc::new(Service(Arc::clone(&state))));
-        let server = Server::builder().tls_config(tls).unwrap().add_service(service);
-        let serving = server.serve_with_incoming(incoming);
-        runtime.spawn(async move { serving.await.unwrap() });
-        Self { state, runtime: Some(runtime) }
+        let service = Service(Arc::clone(&state));
+        let server = AgentServer::start(identity, address.parse().unwrap(), service).unwrap();
+        Self { state, _server: server }
     }
 
     /// From now on the volume is in use there.
@@ -98,14 +84,6 @@ impl Agent {
                 message: message.into(),
             });
         });
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
